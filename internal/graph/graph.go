@@ -146,10 +146,14 @@ func (g *Graph) Apply(ctx context.Context, limit int, on func(Event)) error {
 		errs[i] = run.apply(ctx, g.all[i])
 	})
 	var failed []error
+	skipped := false
 	for _, err := range errs {
-		if err != nil && err != errSkipped {
+		if skipped = skipped || err == errSkipped; err != nil && err != errSkipped {
 			failed = append(failed, err)
 		}
+	}
+	if skipped && wait.Stopping(ctx) {
+		failed = append(failed, stopCause(ctx))
 	}
 	return errors.Join(failed...)
 }
@@ -203,7 +207,7 @@ func (r *run) apply(ctx context.Context, res Resource) error {
 	return wait.In(ctx, place, func(ctx context.Context) error {
 		if wait.Stopping(ctx) {
 			r.report(Event{Key: key, Kind: Skipped, Detail: "stopping"})
-			return stopCause(ctx)
+			return errSkipped
 		}
 		begin := time.Now()
 		state, err := res.Observe(ctx)
