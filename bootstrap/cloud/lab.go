@@ -1,0 +1,112 @@
+// Package cloud runs a real all-in-one OpenStack on this machine: Debian's own packages in a root directory of their own and in
+// namespaces of their own.
+//
+// It owns that root, its namespaces, its processes and its credentials. It refuses to change anything else on the host: no
+// route, no bridge, no interface, no package that its caller did not ask for. What runs inside is OpenStack as released; what
+// stacks are made of is package stack's business.
+//
+// Start reading at Lab.Up; supervisor.go is what runs as the first process inside.
+package cloud
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Address is where the lab's APIs listen. It exists in the lab's network namespace only: reach it through Lab.DialContext.
+const Address = "10.99.0.1"
+
+// namespaceName is the name under /run/netns, so that `ip netns` shows and enters it.
+const namespaceName = "kuryrctl-lab"
+
+// Lab is the one OpenStack of this user on this machine, running or not. It is safe for concurrent use: everything it knows is
+// on disk and in the kernel, so that any number of processes may look at it.
+type Lab struct {
+	cache     string // layers that can be built again: the root, the guest image, the kernel
+	state     string // what belongs to this one cloud: its overlay, secrets, logs
+	namespace string
+}
+
+// Default returns the lab below XDG_CACHE_HOME and XDG_STATE_HOME (or ~/.cache and ~/.local/state). It touches nothing.
+func Default() (*Lab, error) {
+	cache, err := xdg("XDG_CACHE_HOME", ".cache")
+	if err != nil {
+		return nil, err
+	}
+	state, err := xdg("XDG_STATE_HOME", ".local/state")
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{cache: filepath.Join(cache, "kuryrctl", "cloud"), state: filepath.Join(state, "kuryrctl", "cloud"), namespace: namespaceName}
+	// overlayfs parses its own option string, in which these three mean something.
+	if strings.ContainsAny(l.cache+l.state, `:,\`) {
+		return nil, fmt.Errorf("choosing directories for the lab: %s and %s must not contain ':', ',' or '\\' (overlayfs)", l.cache, l.state)
+	}
+	return l, nil
+}
+
+// xdg follows the XDG base directory specification: a relative path in the variable counts as unset.
+func xdg(variable, fallback string) (string, error) {
+	if dir := os.Getenv(variable); filepath.IsAbs(dir) {
+		return filepath.Clean(dir), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the lab's directories: set %s or HOME: %w", variable, err)
+	}
+	return filepath.Join(home, fallback), nil
+}
+
+// CloudsYAML is the path of the clouds.yaml with the clouds "lab" (user and project demo) and "lab-admin". The file has mode
+// 0600, exists after the first successful Up, and its passwords are this lab's own.
+func (l *Lab) CloudsYAML() string { return filepath.Join(l.state, "clouds.yaml") }
+
+// Logs is the directory with one log file per service and build step.
+func (l *Lab) Logs() string { return filepath.Join(l.state, "log") }
+
+// Running reports whether the lab's first process lives. It does not say that the cloud is ready: Status does.
+func (l *Lab) Running() bool {
+	_, ok := l.running()
+	return ok
+}
+
+// Phase is where a step or a service stands.
+type Phase string
+
+// The phases of a step. A daemon ends in Ready, a task in Done.
+const (
+	Waiting Phase = "waiting"
+	Started Phase = "started"
+	Ready   Phase = "ready"
+	Done    Phase = "done"
+	Skipped Phase = "skipped"
+	Failed  Phase = "failed"
+	Stopped Phase = "stopped"
+)
+
+// Event is one line of progress of Up, Down or Destroy.
+type Event struct {
+	Step    string
+	Phase   Phase
+	Detail  string        // why it was skipped or failed, or what was found
+	Elapsed time.Duration // how long the step took, for Ready, Done and Failed
+}
+
+// Virt is a way to run servers.
+type Virt string
+
+// The ways to run servers, best first.
+const (
+	KVM  Virt = "kvm"
+	UML  Virt = "uml"  // user-mode Linux processes, through a Nova driver of this package
+	QEMU Virt = "qemu" // emulation
+)
+
+// UpOptions changes what Up does. The zero value is the usual start.
+type UpOptions struct {
+	Virt  Virt // force a way to run servers; empty finds the best that works
+	Fresh bool // forget everything that was made in the cloud before
+}
