@@ -1,0 +1,173 @@
+package ssh
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	cryptossh "golang.org/x/crypto/ssh"
+)
+
+// Command is one command line for the login shell of a host.
+type Command struct {
+	Line  string    // seen by everybody on the host and in logs: secrets go through Stdin
+	Stdin io.Reader // nil is empty
+	Sudo  bool      // run as root with "sudo -n", which fails where a password would be asked for
+}
+
+// Output is what a command printed.
+type Output struct {
+	Stdout, Stderr string
+}
+
+// RunError says that a command ran and did not succeed.
+type RunError struct {
+	Host    string
+	Command string
+	Status  int    // exit status; 128 plus the number of the signal that ended it, as shells count; -1 if the host did not say
+	Output  string // last lines of both outputs in the order they came
+}
+
+// errorLines is how much of a failed command's output an error carries.
+const errorLines = 20
+
+func (e *RunError) Error() string {
+	msg := fmt.Sprintf("running %s on %s: exit status %d", brief(e.Command), e.Host, e.Status)
+	if last := lastLines(e.Output, 1); last != "" {
+		msg += ": " + last
+	}
+	return msg
+}
+
+// Run runs a command and returns what it printed. A command that fails gives a [RunError], a connection that ends under it
+// [ErrLost]. When the context ends, the session is killed and Run returns at once; what runs under sudo may outlive that,
+// for the host kills with the rights of our user.
+func (c *Client) Run(ctx context.Context, cmd Command) (Output, error) {
+	line := cmd.Line
+	if cmd.Sudo && c.cfg.User != "root" { // root may live on a host without sudo
+		line = "sudo -n -- sh -c " + Quote(line)
+	}
+	var out outputs
+	begin := time.Now()
+	err := c.inSession(ctx, func(s *cryptossh.Session) error {
+		s.Stdin, s.Stdout, s.Stderr = cmd.Stdin, out.writer(&out.stdout), out.writer(&out.stderr)
+		return s.Run(line)
+	})
+	result, both := out.read()
+	status, ended := exitStatus(err)
+	c.log.Debug("ran", "command", brief(cmd.Line), "status", status, "took", time.Since(begin), "err", err)
+	switch {
+	case ended && status == 0:
+		return result, nil
+	case ended:
+		return result, &RunError{Host: c.cfg.Node, Command: cmd.Line, Status: status, Output: lastLines(both, errorLines)}
+	}
+	return result, fmt.Errorf("running %s on %s: %w", brief(cmd.Line), c.cfg.Node, err)
+}
+
+// inSession opens a session, gives it to use, and closes it. It returns when use does or the context ends, whichever is first:
+// a host that is gone must not hold the caller, and then the goroutine ends with the connection.
+func (c *Client) inSession(ctx context.Context, use func(*cryptossh.Session) error) error {
+	done := make(chan error, 1)
+	err := c.spawn(func() {
+		s, err := c.conn.NewSession()
+		if err != nil {
+			done <- c.orLost(fmt.Errorf("opening session: %w", err))
+			return
+		}
+		defer s.Close()
+		stop := context.AfterFunc(ctx, func() {
+			s.Signal(cryptossh.SIGKILL)
+			s.Close()
+		})
+		defer stop()
+		err = use(s)
+		if _, ended := exitStatus(err); !ended {
+			err = c.orLost(err)
+		}
+		done <- err
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// exitStatus reads the end of a session from its error: the status, and whether the command ended at all as far as the host
+// says.
+func exitStatus(err error) (status int, ended bool) {
+	if err == nil {
+		return 0, true
+	}
+	if e := (*cryptossh.ExitError)(nil); errors.As(err, &e) {
+		return e.ExitStatus(), true // x/crypto counts signals as shells do
+	}
+	return -1, false
+}
+
+// outputs collects both outputs, apart and together. It is read while a session that was given up may still write.
+type outputs struct {
+	mu                   sync.Mutex
+	stdout, stderr, both bytes.Buffer
+}
+
+type outputWriter struct {
+	o   *outputs
+	own *bytes.Buffer
+}
+
+func (o *outputs) writer(own *bytes.Buffer) io.Writer { return outputWriter{o, own} }
+
+func (w outputWriter) Write(p []byte) (int, error) {
+	w.o.mu.Lock()
+	defer w.o.mu.Unlock()
+	w.o.both.Write(p)
+	if extra := w.o.both.Len() - bothLimit; extra > bothLimit {
+		w.o.both.Next(extra)
+	}
+	return w.own.Write(p)
+}
+
+// bothLimit is how many bytes of the two outputs together are kept at least; up to twice as many before old ones go.
+const bothLimit = 16 << 10
+
+func (o *outputs) read() (Output, string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return Output{Stdout: o.stdout.String(), Stderr: o.stderr.String()}, o.both.String()
+}
+
+func lastLines(s string, n int) string {
+	lines := strings.Split(strings.TrimRight(s, "\r\n\t "), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// brief is a command as named in one line of an error or log.
+func brief(line string) string {
+	const limit = 80
+	first, _, more := strings.Cut(strings.TrimSpace(line), "\n")
+	if r := []rune(first); len(r) > limit {
+		first, more = string(r[:limit]), true
+	}
+	if more {
+		first += "..."
+	}
+	return `"` + first + `"`
+}
+
+// Quote makes s one word for a POSIX shell.
+func Quote(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
