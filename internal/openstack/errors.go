@@ -1,0 +1,161 @@
+package openstack
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/gophercloud/gophercloud/v2"
+)
+
+// response finds the cloud's answer in err. gophercloud returns it as a value, and hides it from errors.As when
+// logging in again failed.
+func response(err error) (gophercloud.ErrUnexpectedResponseCode, bool) {
+	var r gophercloud.ErrUnexpectedResponseCode
+	if errors.As(err, &r) {
+		return r, true
+	}
+	var reauth *gophercloud.ErrUnableToReauthenticate
+	if errors.As(err, &reauth) {
+		return response(reauth.ErrReauth)
+	}
+	return r, false
+}
+
+func status(err error) int {
+	r, _ := response(err)
+	return r.Actual
+}
+
+// IsNotFound tells that the object is not there (404), or that no object has the name.
+func IsNotFound(err error) bool {
+	var byName gophercloud.ErrResourceNotFound
+	var byNamePtr *gophercloud.ErrResourceNotFound
+	return status(err) == http.StatusNotFound || errors.As(err, &byName) || errors.As(err, &byNamePtr)
+}
+
+// IsConflict tells of a 409 that is not a quota: the object is in use, exists already, or is being changed (Octavia's
+// "immutable"). [NeutronType] tells these apart.
+func IsConflict(err error) bool { return status(err) == http.StatusConflict && !IsQuota(err) }
+
+// IsImmutable tells that Octavia is changing the load balancer (PENDING_*) and takes no other change until it is done. The same call will
+// succeed later. Octavia gives no type, only "Load Balancer ... is immutable and cannot be updated." (409).
+func IsImmutable(err error) bool {
+	return status(err) == http.StatusConflict && strings.Contains(Reason(err), "immutable")
+}
+
+// RefusesTree tells that Octavia's provider cannot make a load balancer with everything in it in one call, or what is in it: 501
+// for an option or action the provider does not support, 400 where the API does not know the nested attribute.
+func RefusesTree(err error) bool {
+	switch status(err) {
+	case http.StatusNotImplemented:
+		return true
+	case http.StatusBadRequest:
+		return strings.Contains(Reason(err), "Unknown attribute")
+	}
+	return false
+}
+
+// quotaSentence matches Nova's ("Quota exceeded for cores: Requested 2, ...", "Maximum number of ports exceeded") and Octavia's ("Quota
+// has been met for resources: Load Balancer"). They have no type that could be asked.
+var quotaSentence = regexp.MustCompile(`(?i)quota exceeded|quota has been met|maximum number of .* exceeded`)
+
+// IsQuota tells that a quota is used up: Neutron's 409 OverQuota, Nova's and Octavia's 403.
+func IsQuota(err error) bool {
+	switch status(err) {
+	case http.StatusConflict:
+		return NeutronType(err) == "OverQuota"
+	case http.StatusForbidden, http.StatusRequestEntityTooLarge:
+		return quotaSentence.MatchString(Reason(err))
+	}
+	return false
+}
+
+// IsForbidden tells that the user's roles do not allow it (403, and not a quota).
+func IsForbidden(err error) bool { return status(err) == http.StatusForbidden && !IsQuota(err) }
+
+// IsUnauthorized tells that Keystone refused the credentials, or that they ended and could not be renewed.
+func IsUnauthorized(err error) bool {
+	var reauth *gophercloud.ErrUnableToReauthenticate
+	return status(err) == http.StatusUnauthorized || errors.As(err, &reauth) && status(reauth.ErrOriginal) == http.StatusUnauthorized
+}
+
+// IsAmbiguous tells that a write may or may not have happened: its reply was lost, a proxy or the service failed half way (5xx),
+// or an answer came to the second sending of a PUT or DELETE whose first was lost (then even a 409 can mean success). Look
+// before doing it again.
+func IsAmbiguous(err error) bool {
+	if r, ok := response(err); ok {
+		if !isWrite(r.Method) {
+			return false
+		}
+		if r.ResponseHeader.Get(resentHeader) != "" {
+			return true
+		}
+		return r.Actual >= 500 && r.Actual != http.StatusNotImplemented && !notApplied(r.Actual, r.ResponseHeader)
+	}
+	var lost *sendError
+	return errors.As(err, &lost) && isWrite(lost.method) && lost.sent
+}
+
+func isWrite(method string) bool { return method != http.MethodGet && method != http.MethodHead }
+
+// RequestID is the id under which the cloud logged the request ("req-..."), or "".
+func RequestID(err error) string {
+	r, _ := response(err)
+	if r.ResponseHeader == nil {
+		return ""
+	}
+	return requestID(r.ResponseHeader)
+}
+
+func requestID(h http.Header) string {
+	if id := h.Get("X-Openstack-Request-Id"); id != "" {
+		return id
+	}
+	return h.Get("X-Compute-Request-Id")
+}
+
+// apiError is a failed call in one line; the cause stays reachable for the predicates.
+type apiError struct {
+	text string
+	err  error
+}
+
+func (e *apiError) Error() string { return e.text }
+func (e *apiError) Unwrap() error { return e.err }
+
+// Wrap says what was being done and why the cloud refused, in one line: "creating trunk demo/worker-0: quota exceeded for
+// resources: ['port'] (409, req-...)". Nil stays nil, and every predicate of this package still works on the result.
+func Wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return &apiError{text: fmt.Sprintf(format, args...) + ": " + sentence(err), err: err}
+}
+
+// sentence is err's text with gophercloud's dump of the reply replaced by the cloud's reason.
+func sentence(err error) string {
+	var done *apiError
+	if errors.As(err, &done) {
+		return err.Error()
+	}
+	var after *gophercloud.ErrErrorAfterReauthentication
+	if errors.As(err, &after) {
+		err = after.ErrOriginal
+	}
+	var reauth *gophercloud.ErrUnableToReauthenticate
+	if errors.As(err, &reauth) {
+		return "logging in again: " + sentence(reauth.ErrReauth)
+	}
+	r, ok := response(err)
+	if !ok {
+		return oneLine(err.Error())
+	}
+	code := fmt.Sprintf("%d", r.Actual)
+	if id := RequestID(err); id != "" {
+		code += ", " + id
+	}
+	return strings.Replace(err.Error(), r.Error(), Reason(err)+" ("+code+")", 1)
+}

@@ -1,0 +1,48 @@
+package openstack
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// explainLogin says what an error of the first request to Keystone means for the person who wrote the configuration.
+func explainLogin(err error, s *settings) error {
+	var cert *tls.CertificateVerificationError
+	var header tls.RecordHeaderError
+	switch {
+	case errors.As(err, &cert):
+		return fmt.Errorf("the server's certificate is not trusted: %w: name the cloud's CA by cacert in clouds.yaml or OS_CACERT", err)
+	case errors.As(err, &header):
+		return fmt.Errorf("the server does not speak TLS: %w: should auth_url begin with http://?", err)
+	}
+	switch status(err) {
+	case 0:
+		return fmt.Errorf("reaching Keystone: %w", err)
+	case http.StatusUnauthorized:
+		return Wrap(err, "Keystone refused %s", who(s))
+	case http.StatusNotFound:
+		return Wrap(err, "no Keystone v3 answers there: is auth_url right?")
+	}
+	return Wrap(err, "asking Keystone for a token as %s", who(s))
+}
+
+// who names the credentials without showing them.
+func who(s *settings) string {
+	first := func(keys ...string) string {
+		for _, key := range keys {
+			if s.auth[key] != "" {
+				return s.auth[key]
+			}
+		}
+		return "?"
+	}
+	switch s.kind() {
+	case "v3applicationcredential":
+		return fmt.Sprintf("application credential %q", first("application_credential_name", "application_credential_id"))
+	case "token", "v3token":
+		return "the token"
+	}
+	return fmt.Sprintf("user %q for project %q with this password", first("username", "user_id"), first("project_name", "project_id"))
+}

@@ -1,0 +1,99 @@
+package openstack
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+const redacted = "[redacted]"
+
+// isSecret tells which names carry something that must not be shown.
+func isSecret(name string) bool {
+	name = strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(name))
+	for _, part := range []string{"password", "passwd", "passcode", "secret", "userdata", "privatekey", "adminpass", "token", "signature"} {
+		if strings.Contains(name, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// safeURL is u without the values of secret query parameters and without a password.
+func safeURL(u *url.URL) string {
+	safe := *u
+	query := safe.Query()
+	for name, values := range query {
+		if isSecret(name) {
+			for i := range values {
+				values[i] = redacted
+			}
+			safe.RawQuery = query.Encode()
+		}
+	}
+	return safe.Redacted()
+}
+
+// secretsOf collects the secret values that req carries. Services echo them: Nova's "Invalid input for field/attribute user_data.
+// Value: ..." has the whole of it, and gophercloud puts the whole reply into the error.
+func secretsOf(req *http.Request) []string {
+	var found []string
+	for name, values := range req.Header {
+		if isSecret(name) {
+			found = append(found, values...)
+		}
+	}
+	if req.GetBody == nil {
+		return found
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return found
+	}
+	defer body.Close()
+	var v any
+	if json.NewDecoder(body).Decode(&v) != nil {
+		return found
+	}
+	return appendSecrets(found, v, false)
+}
+
+func appendSecrets(found []string, v any, secret bool) []string {
+	switch v := v.(type) {
+	case string:
+		if secret {
+			found = append(found, v)
+		}
+	case []any:
+		for _, item := range v {
+			found = appendSecrets(found, item, secret)
+		}
+	case map[string]any:
+		for name, item := range v {
+			_, leaf := item.(string)
+			// {"password": {"user": {"name", "password"}}}: the object's name must not condemn the user's name in it. A token is
+			// {"token": {"id"}}.
+			found = appendSecrets(found, item, leaf && isSecret(name) || secret && name == "id" || !leaf && name == "token")
+		}
+	}
+	return found
+}
+
+// minSecret is the shortest value that is searched for: replacing "a" would only spoil the sentence.
+const minSecret = 3
+
+// scrub replaces the secrets in body, as they are and as JSON writes them.
+func scrub(body []byte, secrets []string) []byte {
+	for _, s := range secrets {
+		if len(s) < minSecret {
+			continue
+		}
+		body = bytes.ReplaceAll(body, []byte(s), []byte(redacted))
+		if quoted, err := json.Marshal(s); err == nil {
+			body = bytes.ReplaceAll(body, quoted[1:len(quoted)-1], []byte(redacted))
+		}
+	}
+	return body
+}

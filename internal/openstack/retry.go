@@ -1,0 +1,152 @@
+package openstack
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	maxTries     = 5
+	maxRateTries = 10               // for 429: nothing was done, and the cloud asks to come again
+	maxBackoff   = 30 * time.Second // bound of one random wait
+	maxWait      = 2 * time.Minute  // a cloud that asks for more has an outage, which is for a person to hear of
+)
+
+// retry decides whether req is sent again, and when. The rule is one: a request that may have been applied is sent again only
+// if applying it twice is the same as once (RFC 9110 9.2.2). So GET, HEAD, PUT, DELETE and logins are repeated after transport errors and
+// 500, 502, 503, 504; POST and PATCH only when they never left, or when the reply says that nothing was done.
+func (t *transport) retry(req *http.Request, resp *http.Response, sent bool, err error, try int) (time.Duration, bool) {
+	if req.Context().Err() != nil || req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+		return 0, false
+	}
+	repeatable := isRepeatable(req)
+	if err != nil {
+		return t.jitter(try), try < maxTries && !isFinal(err) && (repeatable || !sent)
+	}
+	limit := maxTries
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests:
+		limit = maxRateTries
+	case http.StatusServiceUnavailable:
+		if !repeatable && !notApplied(resp.StatusCode, resp.Header) {
+			return 0, false
+		}
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusGatewayTimeout:
+		if !repeatable {
+			return 0, false
+		}
+	default:
+		return 0, false
+	}
+	wait, asked := retryAfter(resp.Header, time.Now())
+	if wait > maxWait {
+		return 0, false
+	}
+	if !asked {
+		return t.jitter(try), try < limit
+	}
+	// Not all at once when the time has come.
+	return wait + t.jitter(1), try < limit
+}
+
+func isRepeatable(req *http.Request) bool {
+	switch req.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return isAuth(req)
+}
+
+// notApplied tells that the service declined before doing anything: rate limiting, or 503 with the time to come again
+// (RFC 9110 15.6.4). A 503 without one is as likely a proxy that lost its backend half way.
+func notApplied(status int, h http.Header) bool {
+	return status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable && h.Get("Retry-After") != ""
+}
+
+// retryAfter reads the header in both its forms, seconds and a date (RFC 9110 10.2.3).
+func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
+	value := strings.TrimSpace(h.Get("Retry-After"))
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second, true
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(0, at.Sub(now)), true
+	}
+	return 0, false
+}
+
+// jitter is a wait between nothing and the bound of this try: "full jitter", which spreads many callers best.
+func (t *transport) jitter(try int) time.Duration {
+	bound := min(t.backoff<<(try-1), maxBackoff)
+	return rand.N(bound) + 1
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// lane is the way to one service: how many requests may be on it, and until when it is closed because the service asked for
+// a pause. A slot is held only while a request is in flight; who waits to retry holds none.
+type lane struct {
+	slots chan struct{}
+	mu    sync.Mutex
+	until time.Time
+}
+
+// lane finds a request's service by its address: host and first path element tell services apart both where each has a port of its
+// own and where all are behind one.
+func (t *transport) lane(req *http.Request) *lane {
+	first, _, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")
+	key := req.URL.Host + "/" + first
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l, ok := t.lanes[key]
+	if !ok {
+		l = &lane{slots: make(chan struct{}, t.parallel)}
+		t.lanes[key] = l
+	}
+	return l
+}
+
+func (l *lane) enter(ctx context.Context) error {
+	for {
+		select {
+		case l.slots <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		l.mu.Lock()
+		wait := time.Until(l.until)
+		l.mu.Unlock()
+		if wait <= 0 {
+			return nil
+		}
+		l.leave()
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+func (l *lane) leave() { <-l.slots }
+
+// pause closes the lane for everybody: one refusal for too many requests concerns them all.
+func (l *lane) pause(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if until := time.Now().Add(d); until.After(l.until) {
+		l.until = until
+	}
+}
