@@ -44,22 +44,21 @@ func resolve(o Options) (*settings, error) {
 
 func (c *configuration) settings(name string, cloud section) (*settings, error) {
 	fromEnv := c.env != nil && name == c.envName
+	override := c.override
+	if fromEnv {
+		override = nil
+	}
 	profile := str(cloud, "profile", "cloud")
-	if !fromEnv && profile != "" {
-		cloud = merged(c.profiles[profile], cloud)
+	regions := regionsOf(cloud)
+	if regions == nil {
+		regions = regionsOf(c.profiles[profile])
 	}
-	wanted := ""
-	if !fromEnv {
-		wanted = str(c.override, "region_name")
-	}
-	region, values, err := chosenRegion(cloud, wanted)
+	cloud = merged(c.profiles[profile], cloud)
+	region, values, err := chosenRegion(regions, str(override, "region_name"))
 	if err != nil {
 		return nil, err
 	}
-	cloud = merged(cloud, normalized(values))
-	if !fromEnv {
-		cloud = merged(cloud, c.override)
-	}
+	cloud = merged(merged(cloud, normalized(values)), override)
 	s := &settings{
 		name:     name,
 		authType: str(cloud, "auth_type", "auth_plugin"),
@@ -70,10 +69,10 @@ func (c *configuration) settings(name string, cloud section) (*settings, error) 
 		key:      str(cloud, "key"),
 		insecure: isTrue(str(cloud, "insecure")) || isFalse(str(cloud, "verify")),
 	}
-	if s.iface, err = interfaceOf(cloud, c.override); err != nil {
+	if s.iface, err = interfaceOf(cloud, override); err != nil {
 		return nil, err
 	}
-	if !fromEnv && c.override != nil {
+	if override != nil {
 		for key, variable := range map[string]string{"password": "OS_PASSWORD", "application_credential_secret": "OS_APPLICATION_CREDENTIAL_SECRET"} {
 			if v := os.Getenv(variable); v != "" && s.auth[key] == "" {
 				s.auth[key] = v
@@ -90,20 +89,27 @@ func (c *configuration) settings(name string, cloud section) (*settings, error) 
 	return s, nil
 }
 
-// chosenRegion is the one wanted, or the first. Regions are a list of names or of {name, values}, whose values then count for that
-// region; region_name may be a list, or names with commas between.
-func chosenRegion(cloud section, wanted string) (string, section, error) {
-	list, _ := cloud["regions"].([]any)
-	if list == nil {
-		switch v := cloud["region_name"].(type) {
-		case []any:
-			list = v
-		case string:
-			for part := range strings.SplitSeq(v, ",") {
-				list = append(list, strings.TrimSpace(part))
-			}
-		}
+// regionsOf reads the regions a cloud or profile lists: names or {name, values}, whose values then count for that region. region_name may
+// be a list too, or names with commas between.
+func regionsOf(s section) []any {
+	if list, ok := s["regions"].([]any); ok {
+		return list
 	}
+	switch v := s["region_name"].(type) {
+	case []any:
+		return v
+	case string:
+		var list []any
+		for part := range strings.SplitSeq(v, ",") {
+			list = append(list, strings.TrimSpace(part))
+		}
+		return list
+	}
+	return nil
+}
+
+// chosenRegion is the one wanted, or the first, with its values.
+func chosenRegion(list []any, wanted string) (string, section, error) {
 	if len(list) == 0 {
 		return wanted, nil, nil
 	}

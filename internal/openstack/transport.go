@@ -148,7 +148,10 @@ func (t *transport) once(req *http.Request, try int) (_ *http.Response, sent boo
 	if isAuth(req) {
 		t.measureSkew(resp.Header.Get("Date"), begin.Add(took/2))
 	}
-	return resp, true, checkBody(req, resp)
+	if err := checkBody(req, resp); err != nil {
+		return nil, true, err
+	}
+	return resp, true, nil
 }
 
 // readBody replaces resp.Body by its content.
