@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -29,7 +31,8 @@ type keystone struct {
 func newKeystone(t *testing.T) *keystone {
 	k := &keystone{regions: []string{"RegionOne"}, interfaces: []string{"public", "internal"}}
 	k.network = func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"extensions": []}`) }
-	k.Server = httptest.NewServer(k)
+	k.Server = httptest.NewUnstartedServer(k)
+	k.Start()
 	t.Cleanup(k.Close)
 	return k
 }
@@ -44,12 +47,12 @@ func (k *keystone) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		k.issue(w, r)
 	case r.Method == "GET" && r.URL.Path == "/v3/auth/tokens" && r.Header.Get("X-Subject-Token") == "given":
 		k.token(w, "given", 200)
+	case !strings.HasPrefix(r.URL.Path, "/network/"):
+		http.NotFound(w, r)
 	case r.Header.Get("X-Auth-Token") != token && r.Header.Get("X-Auth-Token") != "given":
 		http.Error(w, `{"error": {"code": 401, "message": "The request you have made requires authentication.", "title": "Unauthorized"}}`, 401)
-	case strings.HasPrefix(r.URL.Path, "/network/"):
-		k.network(w, r)
 	default:
-		http.NotFound(w, r)
+		k.network(w, r)
 	}
 }
 
@@ -122,6 +125,8 @@ clouds:
   demo:
     auth: {auth_url: $URL/v3, username: alice, password: sesame, project_name: demo}
 `
+
+func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
 
 // isolate takes away the clouds of whoever runs the tests.
 func isolate(t *testing.T) {

@@ -132,6 +132,7 @@ func (t *transport) once(req *http.Request, try int) (_ *http.Response, sent boo
 	begin := time.Now()
 	t.count(req)
 	resp, err := t.next.RoundTrip(attempt)
+	sent = wrote.Load() || err == nil
 	if err == nil {
 		err = readBody(resp, cancel)
 	}
@@ -142,7 +143,7 @@ func (t *transport) once(req *http.Request, try int) (_ *http.Response, sent boo
 	record := []any{"method", req.Method, "url", safeURL(req.URL), "try", try, "took", took.Round(time.Microsecond)}
 	if err != nil {
 		t.log.DebugContext(ctx, "request", append(record, "error", err.Error())...)
-		return nil, wrote.Load(), err
+		return nil, sent, err
 	}
 	t.log.DebugContext(ctx, "request", append(record, "status", resp.StatusCode, "request_id", requestID(resp.Header))...)
 	if isAuth(req) {
