@@ -50,7 +50,7 @@ func (k *keystone) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !strings.HasPrefix(r.URL.Path, "/network/"):
 		http.NotFound(w, r)
 	case r.Header.Get("X-Auth-Token") != token && r.Header.Get("X-Auth-Token") != "given":
-		http.Error(w, `{"error": {"code": 401, "message": "The request you have made requires authentication.", "title": "Unauthorized"}}`, 401)
+		http.Error(w, `{"error": {"code": 401, "message": "The request you have made requires authentication.", "title": "Unauthorized"}}`, http.StatusUnauthorized)
 	default:
 		k.network(w, r)
 	}
@@ -68,7 +68,7 @@ func (k *keystone) issue(w http.ResponseWriter, r *http.Request) {
 	token := fmt.Sprintf("token-%d", k.serial)
 	k.mu.Unlock()
 	if strings.Contains(fmt.Sprint(body), "wrong") {
-		http.Error(w, `{"error": {"code": 401, "message": "The request you have made requires authentication.", "title": "Unauthorized"}}`, 401)
+		http.Error(w, `{"error": {"code": 401, "message": "The request you have made requires authentication.", "title": "Unauthorized"}}`, http.StatusUnauthorized)
 		return
 	}
 	k.token(w, token, 201)

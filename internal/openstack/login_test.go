@@ -86,7 +86,7 @@ func TestLoginErrorsSayWhatIsWrong(t *testing.T) {
 			return true
 		}, []string{"redirects to https://cloud/v3"}},
 		{"an outage", good, func(w http.ResponseWriter) bool {
-			http.Error(w, "<html><body><h1>503 Service Unavailable</h1>No server is available.</body></html>", 503)
+			http.Error(w, "<html><body><h1>503 Service Unavailable</h1>No server is available.</body></html>", http.StatusServiceUnavailable)
 			return true
 		}, []string{"503 Service Unavailable No server is available. (503, req-1)"}},
 	}
@@ -182,7 +182,7 @@ func TestACredentialThatEndsIsUnauthorized(t *testing.T) {
 	c := mustConnect(t, Options{File: k.write(t, simpleCloud)})
 	k.expire()
 	k.refuse = func(w http.ResponseWriter) bool {
-		http.Error(w, `{"error": {"code": 401, "message": "The password is expired."}}`, 401)
+		http.Error(w, `{"error": {"code": 401, "message": "The password is expired."}}`, http.StatusUnauthorized)
 		return true
 	}
 	_, err := c.Extensions(t.Context())
