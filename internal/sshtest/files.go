@@ -1,0 +1,142 @@
+package sshtest
+
+import (
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/pkg/sftp"
+)
+
+// files serves a host's directory over SFTP, and nothing outside it. Everybody's files can be read; writing is for the user's
+// home and /tmp, because SFTP on a real host runs without sudo.
+type files struct {
+	root *os.Root
+}
+
+// name turns an absolute path of the host into one below the root.
+func name(p string) string {
+	if p = strings.TrimPrefix(path.Clean("/"+p), "/"); p == "" {
+		return "."
+	}
+	return p
+}
+
+func writable(paths ...string) error {
+	for _, p := range paths {
+		p = path.Clean("/" + p)
+		if !strings.HasPrefix(p, "/tmp/") && !strings.HasPrefix(p, "/home/"+User+"/") {
+			return &fs.PathError{Op: "write", Path: p, Err: fs.ErrPermission}
+		}
+	}
+	return nil
+}
+
+func (f *files) Fileread(r *sftp.Request) (io.ReaderAt, error) {
+	return f.root.Open(name(r.Filepath))
+}
+
+func (f *files) Filewrite(r *sftp.Request) (io.WriterAt, error) {
+	return f.OpenFile(r)
+}
+
+func (f *files) OpenFile(r *sftp.Request) (sftp.WriterAtReaderAt, error) {
+	if err := writable(r.Filepath); err != nil {
+		return nil, err
+	}
+	flags, mode := r.Pflags(), os.O_RDWR
+	for _, flag := range []struct {
+		set  bool
+		mode int
+	}{{flags.Creat, os.O_CREATE}, {flags.Trunc, os.O_TRUNC}, {flags.Excl, os.O_EXCL}} {
+		if flag.set {
+			mode |= flag.mode
+		}
+	}
+	return f.root.OpenFile(name(r.Filepath), mode, 0o644)
+}
+
+func (f *files) Filecmd(r *sftp.Request) error {
+	if err := writable(r.Filepath); err != nil {
+		return err
+	}
+	p := name(r.Filepath)
+	switch r.Method {
+	case "Setstat":
+		return f.setstat(p, r)
+	case "Rename":
+		if _, err := f.root.Lstat(name(r.Target)); err == nil {
+			return fs.ErrExist // SFTP's own rename does not replace
+		}
+		return f.PosixRename(r)
+	case "Mkdir":
+		return f.root.Mkdir(p, 0o755)
+	case "Rmdir", "Remove":
+		return f.root.Remove(p)
+	}
+	return sftp.ErrSSHFxOpUnsupported
+}
+
+func (f *files) PosixRename(r *sftp.Request) error {
+	if err := writable(r.Filepath, r.Target); err != nil {
+		return err
+	}
+	return f.root.Rename(name(r.Filepath), name(r.Target))
+}
+
+func (f *files) setstat(p string, r *sftp.Request) error {
+	flags, attrs := r.AttrFlags(), r.Attributes()
+	if flags.Size {
+		file, err := f.root.OpenFile(p, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := file.Truncate(int64(attrs.Size)); err != nil {
+			return err
+		}
+	}
+	if flags.Permissions {
+		return f.root.Chmod(p, attrs.FileMode().Perm())
+	}
+	return nil
+}
+
+func (f *files) Filelist(r *sftp.Request) (sftp.ListerAt, error) {
+	p := name(r.Filepath)
+	switch r.Method {
+	case "Stat":
+		info, err := f.root.Stat(p)
+		return infos{info}, err
+	case "List":
+		entries, err := fs.ReadDir(f.root.FS(), p)
+		if err != nil {
+			return nil, err
+		}
+		var list infos
+		for _, entry := range entries {
+			info, err := entry.Info()
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, info)
+		}
+		return list, nil
+	}
+	return nil, sftp.ErrSSHFxOpUnsupported
+}
+
+type infos []fs.FileInfo
+
+func (l infos) ListAt(into []fs.FileInfo, offset int64) (int, error) {
+	if offset >= int64(len(l)) {
+		return 0, io.EOF
+	}
+	n := copy(into, l[offset:])
+	if n < len(into) {
+		return n, io.EOF
+	}
+	return n, nil
+}
