@@ -23,6 +23,9 @@ func (PrivateKey) String() string { return "[redacted]" }
 // GoString hides the key from %#v.
 func (PrivateKey) GoString() string { return "[redacted]" }
 
+// MarshalText hides the key from slog and from JSON, which would not ask String of a byte slice.
+func (PrivateKey) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
+
 // KeyPair is an ed25519 key pair.
 type KeyPair struct {
 	Private PrivateKey

@@ -28,7 +28,7 @@ const (
 //	pin        both keys, the one in service first
 //	install    by rename, then make sshd read it
 //	verify     over a new connection
-//	clean      the successor's own file and what cloud-init keeps of the injected key
+//	clean      what is left of the injected key, the successor's own file
 //	pin        the new key alone
 //
 // Rotate waits for cloud-init to finish before it cleans, because cloud-init's last stages read what is removed.
@@ -102,14 +102,12 @@ const installScript = `set -eu
 umask 077
 next=/etc/ssh/kuryrctl_next_host_key
 key=/etc/ssh/ssh_host_ed25519_key
+rm -f "$key.kuryrctl"
 cp "$next" "$key.kuryrctl"
 sync "$key.kuryrctl"
 mv -f "$key.kuryrctl" "$key"
-ssh-keygen -y -P '' -f "$key" >"$key.kuryrctl"
-chmod 644 "$key.kuryrctl"
-mv -f "$key.kuryrctl" "$key.pub"
 sync /etc/ssh
-if command -v restorecon >/dev/null; then restorecon "$key" "$key.pub"; fi
+if command -v restorecon >/dev/null; then restorecon "$key"; fi
 sshd -t
 if command -v systemctl >/dev/null; then
 	for unit in ssh.service sshd.service; do
@@ -141,13 +139,18 @@ func verifyServed(ctx context.Context, cfg Config, keys []string) error {
 	})
 }
 
-// cleanScript removes the successor's own file and, under cloud-init's directories, every file that holds the injected key
+// cleanScript makes the public half beside the new key, which sshd does not need but people do. It removes the successor's own
+// file and, under cloud-init's directories, every file that holds the injected key
 // ($old is its public half, which stands in the private one's neighbourhood in every form) and the files that hold user-data in
 // a form that cannot be searched. The metadata service goes on handing the key out, which is why it is not accepted any more.
 // Without its cached data source a later boot may find none, take the server for a new one and replace its host keys: the
 // setting forbids it.
 const cleanScript = `set -eu
-rm -f /etc/ssh/kuryrctl_next_host_key /etc/ssh/kuryrctl_next_host_key.pub
+key=/etc/ssh/ssh_host_ed25519_key
+ssh-keygen -y -P '' -f "$key" >"$key.pub.kuryrctl"
+chmod 644 "$key.pub.kuryrctl"
+mv -f "$key.pub.kuryrctl" "$key.pub"
+rm -f /etc/ssh/kuryrctl_next_host_key /etc/ssh/kuryrctl_next_host_key.pub "$key.kuryrctl"
 if ! command -v cloud-init >/dev/null; then exit 0; fi
 cloud-init status --wait >/dev/null 2>&1 || true
 mkdir -p /etc/cloud/cloud.cfg.d
