@@ -58,8 +58,10 @@ type Cloud struct {
 	login     login
 	endpoints []Endpoint
 
-	mu         sync.Mutex
-	clients    map[string]*gophercloud.ServiceClient
+	mu      sync.Mutex
+	clients map[string]*gophercloud.ServiceClient
+
+	asking     chan struct{} // held while extensions is looked at
 	extensions Extensions
 }
 
@@ -127,6 +129,7 @@ func connect(ctx context.Context, o Options, s *settings) (*Cloud, error) {
 	c := &Cloud{
 		Name: s.name, provider: provider, transport: t, authURL: ao.IdentityEndpoint, iface: s.iface,
 		login: l, endpoints: endpointsOf(l.Catalog), clients: map[string]*gophercloud.ServiceClient{},
+		asking: make(chan struct{}, 1),
 	}
 	c.region, err = chooseRegion(c.endpoints, s.region)
 	return c, err

@@ -162,14 +162,17 @@ func (e Extensions) Has(alias string) bool {
 	return ok
 }
 
-// Extensions lists what this Neutron can do (https://docs.openstack.org/api-ref/network/v2/#list-extensions). It asks once;
-// an error is not remembered.
+// Extensions lists what this Neutron can do (https://docs.openstack.org/api-ref/network/v2/#list-extensions). It asks once, however
+// many call at the same time; an error is not remembered.
 func (c *Cloud) Extensions(ctx context.Context) (Extensions, error) {
-	c.mu.Lock()
-	known := c.extensions
-	c.mu.Unlock()
-	if known != nil {
-		return known, nil
+	select {
+	case c.asking <- struct{}{}:
+		defer func() { <-c.asking }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if c.extensions != nil {
+		return c.extensions, nil
 	}
 	network, err := c.Network()
 	if err != nil {
@@ -186,8 +189,6 @@ func (c *Cloud) Extensions(ctx context.Context) (Extensions, error) {
 		found = append(found, e.Alias)
 	}
 	slices.Sort(found)
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.extensions = found
 	return found, nil
 }
