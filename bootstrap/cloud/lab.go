@@ -13,7 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
+
+	"github.com/kuryrctl/kuryrctl/internal/graph"
 )
 
 // Address is where the lab's APIs listen. It exists in the lab's network namespace only: reach it through Lab.DialContext.
@@ -73,27 +74,9 @@ func (l *Lab) Running() bool {
 	return ok
 }
 
-// Phase is where a step or a service stands.
-type Phase string
-
-// The phases of a step. A daemon ends in Ready, a task in Done.
-const (
-	Waiting Phase = "waiting"
-	Started Phase = "started"
-	Ready   Phase = "ready"
-	Done    Phase = "done"
-	Skipped Phase = "skipped"
-	Failed  Phase = "failed"
-	Stopped Phase = "stopped"
-)
-
-// Event is one line of progress of Up, Down or Destroy.
-type Event struct {
-	Step    string
-	Phase   Phase
-	Detail  string        // why it was skipped or failed, or what was found
-	Elapsed time.Duration // how long the step took, for Ready, Done and Failed
-}
+// Event is one line of progress of Up. Keys are the steps of package documentation ("kernel", "guest", "root", "bake", "start")
+// and, while the cloud starts, its services ("start.keystone").
+type Event = graph.Event
 
 // Virt is a way to run servers.
 type Virt string
