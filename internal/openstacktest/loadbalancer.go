@@ -1,0 +1,289 @@
+package openstacktest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+)
+
+type loadBalancer struct {
+	part
+	VIP           string  `json:"vip_address" api:"c"`
+	VIPPort       string  `json:"vip_port_id" api:"c"`
+	VIPSubnet     string  `json:"vip_subnet_id" api:"c"`
+	VIPNetwork    string  `json:"vip_network_id" api:"c"`
+	VIPQoS        *string `json:"vip_qos_policy_id" api:"cu"`
+	VNICType      string  `json:"vip_vnic_type"`
+	AdditionalVIP []any   `json:"additional_vips"`
+	Provider      string  `json:"provider" api:"c"`
+	Flavor        *string `json:"flavor_id" api:"c"`
+	Zone          *string `json:"availability_zone" api:"c"`
+	Listeners     []ref   `json:"listeners"`
+	Pools         []ref   `json:"pools"`
+	ownPort       bool    // the VIP port was made by Octavia and goes with it
+}
+
+type ref struct {
+	ID string `json:"id"`
+}
+
+func (c *Cloud) treeRoutes(on func(string, string, int, func(*call) (any, error))) {
+	with := func(do func(*call, *loadBalancer) (any, error)) func(*call) (any, error) {
+		return func(q *call) (any, error) {
+			lb, ok := q.balancer.loadBalancers.get(q.PathValue("id"))
+			if !ok || lb.ProjectID != q.who.ProjectID && !q.admin() {
+				return nil, notFound("Load Balancer", q.PathValue("id"))
+			}
+			return do(q, lb)
+		}
+	}
+	shown := func(do func(*call, *loadBalancer) (any, error)) func(*call) (any, error) {
+		return with(func(q *call, lb *loadBalancer) (any, error) {
+			if q.look(lb); lb.gone {
+				return nil, notFound("Load Balancer", lb.ID)
+			}
+			return do(q, lb)
+		})
+	}
+	on("GET", "/loadbalancers", 200, func(q *call) (any, error) {
+		return list(q, "loadbalancers", q.balancer.loadBalancers.where(func(lb *loadBalancer) bool { return lb.ProjectID == q.who.ProjectID || q.admin() }), octavia)
+	})
+	on("POST", "/loadbalancers", 201, createBalancer)
+	on("GET", "/loadbalancers/{id}", 200, shown(func(q *call, lb *loadBalancer) (any, error) {
+		return map[string]any{"loadbalancer": q.show(lb)}, nil
+	}))
+	for _, path := range []string{"/loadbalancers/{id}/status", "/loadbalancers/{id}/statuses"} {
+		on("GET", path, 200, shown(func(q *call, lb *loadBalancer) (any, error) {
+			return map[string]any{"statuses": map[string]any{"loadbalancer": q.statusTree(lb)}}, nil
+		}))
+	}
+	on("GET", "/loadbalancers/{id}/stats", 200, shown(func(*call, *loadBalancer) (any, error) {
+		return map[string]any{"stats": map[string]int{"active_connections": 0, "bytes_in": 0, "bytes_out": 0, "request_errors": 0, "total_connections": 0}}, nil
+	}))
+	on("PUT", "/loadbalancers/{id}", 200, with(updateBalancer))
+	on("DELETE", "/loadbalancers/{id}", 204, with(deleteBalancer))
+}
+
+// createBalancer makes a load balancer, with the whole tree below it when the
+// body has one.
+func createBalancer(q *call) (any, error) {
+	f, err := q.object("loadbalancer")
+	if err != nil {
+		return nil, err
+	}
+	var listeners, pools []fields
+	for key, dst := range map[string]*[]fields{"listeners": &listeners, "pools": &pools} {
+		if f.has(key) {
+			if err := json.Unmarshal(f[key], dst); err != nil {
+				return nil, fmt.Errorf("decoding %s: %w", key, err)
+			}
+			f = f.without(key)
+		}
+	}
+	lb := &loadBalancer{part: q.newPart(q.who.ProjectID, ""), Provider: q.knobs.provider, VNICType: "normal", AdditionalVIP: []any{}}
+	lb.lb = lb.ID
+	if err := q.fill(lb, f, atCreate); err != nil {
+		return nil, err
+	}
+	if lb.Provider != q.knobs.provider && lb.Provider != "octavia" {
+		return nil, octavia(http.StatusBadRequest, "", "Provider '%s' was not found.", lb.Provider)
+	}
+	if q.knobs.refuseTrees && len(listeners)+len(pools) > 0 {
+		return nil, octavia(http.StatusNotImplemented, "", "Provider '%s' does not support a requested action: This provider does not support creating fully populated load balancers.", lb.Provider)
+	}
+	if err := q.limited("load_balancer", "Load Balancer", 1); err != nil {
+		return nil, err
+	}
+	if err := q.placeVIP(lb); err != nil {
+		return nil, err
+	}
+	q.balancer.loadBalancers.add(lb)
+	made := []branch{lb}
+	grown, err := q.grow(lb, pools, listeners)
+	if err != nil {
+		q.dropBalancer(lb)
+		q.balancer.loadBalancers.drop(lb.ID)
+		return nil, err
+	}
+	q.pending(lb.ID, append(made, grown...)...)
+	return map[string]any{"loadbalancer": q.show(lb)}, nil
+}
+
+// placeVIP finds or makes the VIP's port.
+func (q *call) placeVIP(lb *loadBalancer) error {
+	if lb.VIPPort != "" {
+		p, ok := q.network.ports.get(lb.VIPPort)
+		if !ok || p.ProjectID != q.who.ProjectID && !q.admin() {
+			return octavia(http.StatusBadRequest, "", "Port %s not found.", lb.VIPPort)
+		}
+		if p.DeviceID != "" || len(p.FixedIPs) == 0 {
+			return octavia(http.StatusBadRequest, "", "Validation failure: Port %s is already used or has no address.", p.ID)
+		}
+		lb.VIP, lb.VIPSubnet, lb.VIPNetwork = p.FixedIPs[0].Address, p.FixedIPs[0].SubnetID, p.NetworkID
+		p.DeviceID, p.DeviceOwner = "lb-"+lb.ID, q.vipOwner(lb)
+		touch(p)
+		return nil
+	}
+	if lb.VIPSubnet != "" {
+		s, ok := q.network.subnets.get(lb.VIPSubnet)
+		if !ok || s.ProjectID != q.who.ProjectID && !q.admin() {
+			return octavia(http.StatusBadRequest, "", "Subnet %s not found.", lb.VIPSubnet)
+		}
+		lb.VIPNetwork = s.NetworkID
+	}
+	n, ok := q.network.networks.get(lb.VIPNetwork)
+	if !ok {
+		return octavia(http.StatusBadRequest, "", "Validation failure: VIP must contain one of: vip_port_id, vip_network_id, vip_subnet_id.")
+	}
+	if q.exceeds("network", "port", q.who.ProjectID, 1) {
+		return octavia(http.StatusInternalServerError, "", "Provider '%s' reports error: Quota exceeded for resources: ['port'].", lb.Provider)
+	}
+	var wanted []fixedIP
+	if lb.VIPSubnet != "" || lb.VIP != "" {
+		wanted = []fixedIP{{lb.VIPSubnet, lb.VIP}}
+	}
+	p := q.newPort(n.ID, lb.ProjectID)
+	var err error
+	if p.FixedIPs, err = q.allocate(n.ID, wanted, nil); err != nil || len(p.FixedIPs) == 0 {
+		return octavia(http.StatusInternalServerError, "", "Provider '%s' reports error: %v", lb.Provider, err)
+	}
+	p.Name = map[bool]string{true: "ovn-lb-vip-", false: "octavia-lb-"}[lb.Provider == "ovn"] + lb.ID
+	p.DeviceID, p.DeviceOwner, p.AdminStateUp = "lb-"+lb.ID, q.vipOwner(lb), lb.Provider == "ovn"
+	q.network.ports.add(p)
+	lb.VIP, lb.VIPSubnet, lb.VIPPort, lb.ownPort = p.FixedIPs[0].Address, p.FixedIPs[0].SubnetID, p.ID, true
+	return nil
+}
+
+func (q *call) vipOwner(lb *loadBalancer) string {
+	if lb.Provider == "ovn" {
+		return ownerOVNVIP
+	}
+	return ownerAmphoraVIP
+}
+
+func updateBalancer(q *call, lb *loadBalancer) (any, error) {
+	f, err := q.object("loadbalancer")
+	if err != nil {
+		return nil, err
+	}
+	if err := q.mutable(lb.ID); err != nil {
+		return nil, err
+	}
+	fresh := clone(lb)
+	if err := q.fill(fresh, f, atUpdate); err != nil {
+		return nil, err
+	}
+	overwrite(lb, fresh)
+	q.pending(lb.ID)
+	return map[string]any{"loadbalancer": q.show(lb)}, nil
+}
+
+func deleteBalancer(q *call, lb *loadBalancer) (any, error) {
+	if lb.Provisioning != "ACTIVE" && lb.Provisioning != "ERROR" {
+		q.look(lb)
+		return nil, octavia(http.StatusConflict, "", "Invalid state %s of loadbalancer resource %s", lb.Provisioning, lb.ID)
+	}
+	inTree := func(r branch) bool { return r.node().lb == lb.ID }
+	children := q.balancer.listeners.any(func(r *listener) bool { return inTree(r) }) || q.balancer.pools.any(func(r *lbPool) bool { return inTree(r) })
+	if children && q.URL.Query().Get("cascade") != "true" {
+		return nil, octavia(http.StatusBadRequest, "", "Validation failure: Cannot delete Load Balancer %s - it has children", lb.ID)
+	}
+	lb.Provisioning = "PENDING_DELETE"
+	q.later(lb, func() {
+		q.Cloud.dropBalancer(lb)
+		q.balancer.loadBalancers.drop(lb.ID)
+	})
+	return nil, nil
+}
+
+// dropBalancer removes what belongs to a load balancer; a floating IP on the VIP
+// stays, without its port.
+func (c *Cloud) dropBalancer(lb *loadBalancer) {
+	b := &c.balancer
+	for _, r := range b.listeners.where(func(r *listener) bool { return r.lb == lb.ID }) {
+		b.listeners.drop(r.ID)
+	}
+	for _, r := range b.members.where(func(r *member) bool { return r.lb == lb.ID }) {
+		b.members.drop(r.ID)
+	}
+	for _, r := range b.monitors.where(func(r *monitor) bool { return r.lb == lb.ID }) {
+		b.monitors.drop(r.ID)
+	}
+	for _, r := range b.pools.where(func(r *lbPool) bool { return r.lb == lb.ID }) {
+		b.pools.drop(r.ID)
+	}
+	p, ok := c.network.ports.get(lb.VIPPort)
+	if !ok {
+		return
+	}
+	if lb.ownPort {
+		c.freePort(p)
+		c.network.ports.drop(p.ID)
+		return
+	}
+	p.DeviceID, p.DeviceOwner = "", ""
+}
+
+func (c *Cloud) showBalancer(lb *loadBalancer) *loadBalancer {
+	v := clone(lb)
+	v.Listeners, v.Pools = []ref{}, []ref{}
+	for _, r := range c.balancer.listeners.rows {
+		if r.lb == lb.ID {
+			v.Listeners = append(v.Listeners, ref{r.ID})
+		}
+	}
+	for _, r := range c.balancer.pools.rows {
+		if r.lb == lb.ID {
+			v.Pools = append(v.Pools, ref{r.ID})
+		}
+	}
+	return v
+}
+
+// statusTree is the answer of /status.
+func (q *call) statusTree(lb *loadBalancer) map[string]any {
+	line := func(r branch) map[string]any {
+		p := r.node()
+		return map[string]any{"id": p.ID, "name": p.Name, "provisioning_status": p.Provisioning, "operating_status": p.Operating}
+	}
+	pool := func(r *lbPool) map[string]any {
+		m := line(r)
+		members := []any{}
+		for _, x := range q.balancer.members.rows {
+			if x.PoolID == r.ID {
+				l := line(x)
+				l["address"], l["protocol_port"] = x.Address, x.Port
+				members = append(members, l)
+			}
+		}
+		m["members"] = members
+		if hm := r.monitor(q.Cloud); hm != nil {
+			l := line(hm)
+			l["type"] = hm.Type
+			m["health_monitor"] = l
+		}
+		return m
+	}
+	tree := line(lb)
+	listeners, pools := []any{}, []any{}
+	for _, r := range q.balancer.listeners.rows {
+		if r.lb != lb.ID {
+			continue
+		}
+		l := line(r)
+		l["pools"] = []any{}
+		if r.Pool != nil {
+			if p, ok := q.balancer.pools.get(*r.Pool); ok {
+				l["pools"] = []any{pool(p)}
+			}
+		}
+		listeners = append(listeners, l)
+	}
+	for _, r := range q.balancer.pools.rows {
+		if r.lb == lb.ID {
+			pools = append(pools, pool(r))
+		}
+	}
+	tree["listeners"], tree["pools"] = listeners, pools
+	return tree
+}

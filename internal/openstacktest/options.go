@@ -1,0 +1,89 @@
+package openstacktest
+
+import (
+	"maps"
+	"time"
+)
+
+// Option changes what kind of cloud New makes.
+type Option func(*knobs)
+
+type knobs struct {
+	polls         int
+	latency       time.Duration
+	tokenLifetime time.Duration
+	provider      string          // default Octavia provider
+	ovs           bool            // ML2/OVS rules for trunks instead of ML2/OVN
+	refuseTrees   bool            // Octavia answers a fully populated create with 501
+	noOctavia     bool            // load-balancer is not in the catalog
+	without       map[string]bool // Neutron extension aliases that are missing
+	with          map[string]bool // and those that are there on top of the usual
+	quota         map[string]int  // "service/resource" to limit, -1 is unlimited
+}
+
+func defaults() knobs {
+	return knobs{polls: 2, tokenLifetime: time.Hour, provider: "ovn",
+		without: map[string]bool{}, with: map[string]bool{}, quota: maps.Clone(quotaDefaults())}
+}
+
+// Polls is the number of times a thing in transition is asked for before it
+// arrives: the n-th GET or list that shows a server in BUILD shows it ACTIVE. A
+// write refused because the thing is in transition counts as well. The default is
+// 2; 0 makes every transition immediate.
+func Polls(n int) Option { return func(k *knobs) { k.polls = n } }
+
+// Latency delays every answer; requests are delayed in parallel.
+func Latency(d time.Duration) Option { return func(k *knobs) { k.latency = d } }
+
+// TokenLifetime is how long a token lives; the default is an hour.
+func TokenLifetime(d time.Duration) Option { return func(k *knobs) { k.tokenLifetime = d } }
+
+// Provider is the default Octavia provider, "ovn" (the default) or "amphora".
+func Provider(name string) Option { return func(k *knobs) { k.provider = name } }
+
+// MechanismOVS gives trunks the rules of ML2/OVS: none can be made on or removed
+// from a bound port. Without it the rules are those of ML2/OVN.
+func MechanismOVS() Option { return func(k *knobs) { k.ovs = true } }
+
+// RefuseTrees makes Octavia refuse a load balancer created with listeners or
+// pools in the same call, as providers without that ability do.
+func RefuseTrees() Option { return func(k *knobs) { k.refuseTrees = true } }
+
+// WithoutOctavia leaves the load-balancer service out of the catalog.
+func WithoutOctavia() Option { return func(k *knobs) { k.noOctavia = true } }
+
+// WithoutExtension removes Neutron extensions by alias: "trunk" (its routes are
+// then 404), "standard-attr-tag" (no tag routes), "dns-integration" (dns_name is
+// refused), or any other alias, which is then only not listed.
+func WithoutExtension(aliases ...string) Option {
+	return func(k *knobs) {
+		for _, a := range aliases {
+			k.without[a] = true
+		}
+	}
+}
+
+// TagsAtCreation adds the extensions tag-creation and
+// tag-ports-during-bulk-creation: Neutron then takes tags in the create call.
+func TagsAtCreation() Option {
+	return func(k *knobs) { k.with["tag-creation"], k.with["tag-ports-during-bulk-creation"] = true, true }
+}
+
+// Quota limits one resource of the project demo: service is "network", "compute"
+// or "load-balancer", resource the name in that service's quota API
+// ("port", "instances", "load_balancer"). -1 is unlimited.
+func Quota(service, resource string, limit int) Option {
+	return func(k *knobs) { k.quota[service+"/"+resource] = limit }
+}
+
+// quotaDefaults are the limits of a fresh cloud.
+func quotaDefaults() map[string]int {
+	return map[string]int{
+		"network/network": 100, "network/subnet": 100, "network/port": 500, "network/router": 10, "network/floatingip": 50,
+		"network/security_group": 10, "network/security_group_rule": 100, "network/trunk": -1, "network/subnetpool": -1, "network/rbac_policy": 10,
+		"compute/instances": 10, "compute/cores": 20, "compute/ram": 51200, "compute/key_pairs": 100, "compute/metadata_items": 128,
+		"compute/server_groups": 10, "compute/server_group_members": 10,
+		"load-balancer/load_balancer": -1, "load-balancer/listener": -1, "load-balancer/pool": -1, "load-balancer/member": -1,
+		"load-balancer/health_monitor": -1, "load-balancer/l7policy": -1, "load-balancer/l7rule": -1,
+	}
+}

@@ -1,0 +1,215 @@
+package openstacktest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// The prefixes of the services on the one server.
+const (
+	prefixIdentity = "/identity"
+	prefixNetwork  = "/networking"
+	prefixCompute  = "/compute"
+	prefixImage    = "/image"
+	prefixBalancer = "/load-balancer"
+)
+
+// route is one method and path of one service.
+type route struct {
+	service string // the catalog's type: identity, network, compute, image, load-balancer
+	status  int    // of success; 0 is 200
+	open    bool   // needs no token
+	do      func(*call) (any, error)
+}
+
+// call is a request being answered. The Cloud is locked for its whole life.
+type call struct {
+	*Cloud
+	*http.Request
+	route  route
+	path   string // without the service's prefix
+	body   []byte
+	header http.Header // of the answer
+	who    *session    // nil on open routes
+}
+
+// apiError is an answer that is not a success, in its service's own form.
+type apiError struct {
+	status int
+	body   any
+}
+
+func (e *apiError) Error() string { return fmt.Sprintf("%d: %v", e.status, e.body) }
+
+// on registers one route; path is below the service's prefix.
+func (c *Cloud) on(method, prefix, path string, r route) {
+	r.service = serviceOf(prefix)
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	c.mux.HandleFunc(method+" "+prefix+path, c.handle(r))
+}
+
+func serviceOf(prefix string) string {
+	if prefix == prefixNetwork {
+		return "network"
+	}
+	return strings.TrimPrefix(prefix, "/")
+}
+
+// split separates a service's prefix from the rest of a path.
+func split(path string) (prefix, rest string) {
+	for _, p := range []string{prefixIdentity, prefixNetwork, prefixCompute, prefixImage, prefixBalancer} {
+		if rest, ok := strings.CutPrefix(path, p); ok {
+			return p, rest
+		}
+	}
+	return "", path
+}
+
+// handle answers a request: latency, faults, token, the handler, the log.
+func (c *Cloud) handle(rt route) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return // the client is gone
+		}
+		if c.knobs.latency > 0 {
+			select {
+			case <-time.After(c.knobs.latency):
+			case <-r.Context().Done():
+				return
+			}
+		}
+		_, path := split(r.URL.Path)
+		q := &call{Cloud: c, Request: r, route: rt, path: path, body: body, header: http.Header{}}
+		c.mu.Lock()
+		status, answer, drop := q.run()
+		c.mu.Unlock()
+		if drop {
+			sever(w)
+			return
+		}
+		for k, v := range q.header {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(status)
+		if r.Method != http.MethodHead {
+			_, _ = w.Write(answer) // a client that hung up is its own affair
+		}
+	}
+}
+
+// run decides the answer with the Cloud locked. drop means the connection is to
+// be closed without one.
+func (q *call) run() (status int, answer []byte, drop bool) {
+	write := q.Method != http.MethodGet && q.Method != http.MethodHead
+	auth := q.Method == http.MethodPost && q.path == "/v3/auth/tokens"
+	entry := Request{Service: q.route.service, Method: q.Method, Path: q.path, auth: auth}
+	defer func() {
+		if !drop {
+			entry.Status = status
+		}
+		q.log = append(q.log, entry)
+	}()
+	id := "req-" + q.newID()
+	q.header.Set("X-Openstack-Request-Id", id)
+	q.header.Set("Content-Type", "application/json")
+
+	v := q.faults.judge(q.Method, q.path, q.URL.Path, write && !auth)
+	if v.dropBefore {
+		return 0, nil, true
+	}
+	if v.answer != nil {
+		for k, vs := range v.answer.header {
+			q.header[http.CanonicalHeaderKey(k)] = vs
+		}
+		if !strings.HasPrefix(v.answer.body, "{") && v.answer.header.Get("Content-Type") == "" {
+			q.header.Set("Content-Type", "text/html")
+		}
+		return v.answer.status, []byte(v.answer.body), v.dropAfter
+	}
+	status, answer = q.serve()
+	return status, answer, v.dropAfter
+}
+
+// serve checks the token and runs the handler.
+func (q *call) serve() (int, []byte) {
+	if !q.route.open {
+		s, ok := q.identity.session(q.Header.Get("X-Auth-Token"))
+		if !ok {
+			return encode(http.StatusUnauthorized, keystoneBody(http.StatusUnauthorized, "The request you have made requires authentication."))
+		}
+		q.who = s
+	}
+	result, err := q.route.do(q)
+	if err != nil {
+		var e *apiError
+		if !errors.As(err, &e) {
+			q.t.Errorf("openstacktest: %s %s: %v", q.Method, q.URL.Path, err)
+			e = &apiError{http.StatusInternalServerError, map[string]any{"error": err.Error()}}
+		}
+		return encode(e.status, e.body)
+	}
+	return encode(q.route.status, result)
+}
+
+func encode(status int, v any) (int, []byte) {
+	if v == nil {
+		return status, nil
+	}
+	if s, ok := v.(string); ok {
+		return status, []byte(s)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return http.StatusInternalServerError, []byte(err.Error())
+	}
+	return status, b
+}
+
+// sever closes the client's connection with a reset, without a byte of answer.
+func sever(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
+}
+
+func unknownRoute(q *call) (any, error) {
+	q.t.Errorf("openstacktest: no such route: %s %s", q.Method, q.URL.Path)
+	return nil, &apiError{http.StatusNotFound, "404 Not Found"}
+}
+
+// admin tells whether the caller has the role admin.
+func (q *call) admin() bool { return q.who.admin }
+
+// misuse reports a request no real client should send, and fails the test.
+func (q *call) misuse(format string, args ...any) {
+	q.t.Errorf("openstacktest: %s %s: %s", q.Method, q.URL.Path, fmt.Sprintf(format, args...))
+}
+
+// object decodes the body's object under key ("port"); a body without it is nil.
+func (q *call) object(key string) (fields, error) {
+	var env map[string]json.RawMessage
+	if err := json.Unmarshal(q.body, &env); err != nil {
+		return nil, fmt.Errorf("decoding %q: %w", q.body, err)
+	}
+	var f fields
+	if raw, ok := env[key]; ok {
+		if err := json.Unmarshal(raw, &f); err != nil {
+			return nil, fmt.Errorf("decoding %s in %q: %w", key, q.body, err)
+		}
+	}
+	return f, nil
+}

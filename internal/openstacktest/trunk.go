@@ -1,0 +1,226 @@
+package openstacktest
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+)
+
+type trunk struct {
+	standard
+	Name         string    `json:"name" api:"cu"`
+	AdminStateUp bool      `json:"admin_state_up" api:"cu"`
+	Status       string    `json:"status"`
+	PortID       string    `json:"port_id" api:"c"`
+	Subports     []subport `json:"sub_ports" api:"c"`
+}
+
+type subport struct {
+	PortID string `json:"port_id"`
+	Type   string `json:"segmentation_type"`
+	VLAN   int    `json:"segmentation_id"`
+}
+
+func (c *Cloud) trunkOf(portID string) (*trunk, bool) {
+	return c.network.trunks.first(func(t *trunk) bool { return t.PortID == portID })
+}
+
+func (c *Cloud) trunkWith(subportID string) (*trunk, bool) {
+	return c.network.trunks.first(func(t *trunk) bool {
+		return slices.ContainsFunc(t.Subports, func(s subport) bool { return s.PortID == subportID })
+	})
+}
+
+func (p *port) bound() bool { return p.DeviceOwner == ownerCompute && p.DeviceID != "" }
+
+func (c *Cloud) trunkCollection() collection[*trunk] {
+	return collection[*trunk]{
+		table: c.network.trunks, plural: "trunks", singular: "trunk", title: "Trunk",
+		fresh:  func(*call) *trunk { return &trunk{AdminStateUp: true, Status: "DOWN", Subports: []subport{}} },
+		create: createTrunk,
+		update: accept[*trunk],
+		remove: removeTrunk,
+	}
+}
+
+func createTrunk(q *call, t *trunk, f fields) error {
+	p, err := q.portCollection().lookup(q, t.PortID)
+	if err != nil {
+		return err
+	}
+	if o, ok := q.trunkOf(p.ID); ok {
+		return neutron(http.StatusConflict, "PortInUseAsTrunkParent", "Port %s is currently a parent port for trunk %s.", p.ID, o.ID)
+	}
+	if o, ok := q.trunkWith(p.ID); ok {
+		return neutron(http.StatusConflict, "PortInUseAsSubPort", "Port %s is currently a subport for trunk %s.", p.ID, o.ID)
+	}
+	if q.knobs.ovs && p.bound() {
+		return neutron(http.StatusConflict, "ParentPortInUse", "Port %s is currently in use and is not eligible for use as a parent port.", p.ID)
+	}
+	wanted := t.Subports
+	t.Subports = []subport{}
+	if err := q.checkSubports(t, wanted); err != nil {
+		return err
+	}
+	q.take(t, p, wanted)
+	return nil
+}
+
+func removeTrunk(q *call, t *trunk) error {
+	if p, ok := q.network.ports.get(t.PortID); ok && q.knobs.ovs && p.bound() {
+		q.look(p)
+		return neutron(http.StatusConflict, "TrunkInUse", "Trunk %s is currently in use.", t.ID)
+	}
+	for _, s := range t.Subports {
+		q.release(s)
+	}
+	return nil
+}
+
+// checkSubports refuses the whole request for one bad element.
+func (q *call) checkSubports(t *trunk, wanted []subport) error {
+	vlans, ids := map[int]bool{}, map[string]bool{}
+	for _, s := range t.Subports {
+		vlans[s.VLAN] = true
+	}
+	parent, _ := q.network.ports.get(t.PortID)
+	for _, s := range wanted {
+		p, err := q.portCollection().lookup(q, s.PortID)
+		if err != nil {
+			return err
+		}
+		if s.Type != "vlan" || s.VLAN < 1 || s.VLAN > 4094 {
+			return neutron(http.StatusBadRequest, "InvalidInput", "Invalid input for operation: Invalid segmentation ID %d or type '%s'.", s.VLAN, s.Type)
+		}
+		if ids[s.PortID] {
+			return neutron(http.StatusBadRequest, "InvalidInput", "Invalid input for operation: Duplicate items in the list: '%s'.", s.PortID)
+		}
+		if o, ok := q.trunkWith(p.ID); ok {
+			return neutron(http.StatusConflict, "PortInUseAsSubPort", "Port %s is currently a subport for trunk %s.", p.ID, o.ID)
+		}
+		if o, ok := q.trunkOf(p.ID); ok || p.ID == t.PortID {
+			id := t.ID
+			if ok {
+				id = o.ID
+			}
+			return neutron(http.StatusConflict, "PortInUseAsTrunkParent", "Port %s is currently a parent port for trunk %s.", p.ID, id)
+		}
+		if p.DeviceID != "" {
+			return neutron(http.StatusConflict, "PortInUse", "Unable to complete operation on port %s for network %s. Port already has an attached device %s.", p.ID, p.NetworkID, p.DeviceID)
+		}
+		if vlans[s.VLAN] {
+			return neutron(http.StatusConflict, "DuplicateSubPort", "segmentation_type %s and segmentation_id %d already in use on trunk %s.", s.Type, s.VLAN, t.ID)
+		}
+		if mtu := q.mtu(p); mtu > q.mtu(parent) {
+			return neutron(http.StatusConflict, "SubPortMtuGreaterThanTrunkPortMtu", "MTU %d of subport %s cannot be greater than MTU %d of trunk port %s.", mtu, p.ID, q.mtu(parent), parent.ID)
+		}
+		vlans[s.VLAN], ids[s.PortID] = true, true
+	}
+	return nil
+}
+
+func (c *Cloud) mtu(p *port) int {
+	n, _ := c.network.networks.get(p.NetworkID)
+	return n.MTU
+}
+
+// take adds checked subports; they come up after a while if the parent is up.
+func (c *Cloud) take(t *trunk, parent *port, wanted []subport) {
+	for _, s := range wanted {
+		t.Subports = append(slices.Clone(t.Subports), s)
+		p, _ := c.network.ports.get(s.PortID)
+		p.DeviceOwner, p.DeviceID = ownerSubport, t.ID
+		touch(p)
+	}
+	c.wire(t, parent)
+}
+
+// wire lets the trunk and its subports follow the parent's state.
+func (c *Cloud) wire(t *trunk, parent *port) {
+	if parent.Status != "ACTIVE" {
+		t.Status = "DOWN"
+		for _, s := range t.Subports {
+			if p, ok := c.network.ports.get(s.PortID); ok {
+				p.Status, p.change = "DOWN", nil
+			}
+		}
+		return
+	}
+	t.Status = "ACTIVE"
+	for _, s := range t.Subports {
+		if p, ok := c.network.ports.get(s.PortID); ok && p.Status != "ACTIVE" && p.change == nil {
+			c.later(p, func() { p.Status = "ACTIVE" })
+		}
+	}
+}
+
+// release makes a former subport an ordinary port again.
+func (c *Cloud) release(s subport) {
+	if p, ok := c.network.ports.get(s.PortID); ok {
+		p.DeviceOwner, p.DeviceID, p.Status, p.change = "", "", "DOWN", nil
+		touch(p)
+	}
+}
+
+// subportRequest reads the body of the three calls, which has no envelope.
+func subportRequest(q *call) (*trunk, []subport, error) {
+	t, err := q.trunkCollection().owned(q, q.PathValue("id"))
+	if err != nil {
+		return nil, nil, err
+	}
+	if !t.AdminStateUp {
+		return nil, nil, neutron(http.StatusConflict, "TrunkDisabled", "Trunk %s is currently disabled.", t.ID)
+	}
+	var body struct {
+		Subports []subport `json:"sub_ports"`
+	}
+	if err := json.Unmarshal(q.body, &body); err != nil || len(body.Subports) == 0 {
+		q.misuse("bad body %q", q.body)
+		return nil, nil, neutron(http.StatusBadRequest, "HTTPBadRequest", "Bad sub_ports")
+	}
+	return t, body.Subports, nil
+}
+
+func addSubports(q *call) (any, error) {
+	t, wanted, err := subportRequest(q)
+	if err != nil {
+		return nil, err
+	}
+	if t.Status == "ERROR" {
+		return nil, neutron(http.StatusConflict, "TrunkInErrorState", "Trunk %s is currently in error state.", t.ID)
+	}
+	if err := q.checkSubports(t, wanted); err != nil {
+		return nil, err
+	}
+	parent, _ := q.network.ports.get(t.PortID)
+	q.take(t, parent, wanted)
+	touch(t)
+	return t, nil
+}
+
+func removeSubports(q *call) (any, error) {
+	t, wanted, err := subportRequest(q)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range wanted {
+		if !slices.ContainsFunc(t.Subports, func(x subport) bool { return x.PortID == s.PortID }) {
+			return nil, neutron(http.StatusNotFound, "SubPortNotFound", "SubPort on trunk %s with parent port %s could not be found.", t.ID, s.PortID)
+		}
+	}
+	for _, s := range wanted {
+		q.release(s)
+		t.Subports = slices.DeleteFunc(slices.Clone(t.Subports), func(x subport) bool { return x.PortID == s.PortID })
+	}
+	touch(t)
+	return t, nil
+}
+
+func getSubports(q *call) (any, error) {
+	t, err := q.trunkCollection().lookup(q, q.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	q.look(t)
+	return map[string]any{"sub_ports": t.Subports}, nil
+}
