@@ -20,6 +20,7 @@ type Exec struct {
 
 	conn    *connection
 	channel ssh.Channel
+	started bool
 	done    chan struct{}
 	mu      sync.Mutex
 	term    string
@@ -46,10 +47,15 @@ func (e *Exec) Signals() []string {
 	return append([]string(nil), e.signals...)
 }
 
-func (e *Exec) signal(name string) {
+func (e *Exec) signal(payload []byte) bool {
+	var sig struct{ Name string }
+	if ssh.Unmarshal(payload, &sig) != nil {
+		return false
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.signals = append(e.signals, name)
+	e.signals = append(e.signals, sig.Name)
+	return true
 }
 
 func (e *Exec) setTerminal(payload []byte) bool {

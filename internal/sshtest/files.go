@@ -28,7 +28,7 @@ func writable(paths ...string) error {
 	for _, p := range paths {
 		p = path.Clean("/" + p)
 		if !strings.HasPrefix(p, "/tmp/") && !strings.HasPrefix(p, "/home/"+User+"/") {
-			return &fs.PathError{Op: "write", Path: p, Err: fs.ErrPermission}
+			return sftp.ErrSSHFxPermissionDenied // of Go's errors, only those of the system get their own code
 		}
 	}
 	return nil

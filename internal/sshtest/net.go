@@ -128,6 +128,19 @@ func (h *Host) listen(addr string) {
 	h.wg.Go(func() { h.accept(l) })
 }
 
+// Reach gives the host another address among the hosts, for tests in which something else hands out addresses.
+func (h *Host) Reach(inside netip.Addr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Inside = netip.AddrPortFrom(inside, 22)
+}
+
+func (h *Host) inside() netip.AddrPort {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.Inside
+}
+
 // Down shuts the host down: connections end, new ones are refused. Up starts it again at the same address.
 func (h *Host) Down() {
 	h.mu.Lock()
@@ -249,7 +262,7 @@ func newKey(t testing.TB) (ssh.Signer, []byte) {
 // at finds the host that owns an address among the hosts. Addresses of this machine lead to what a test serves itself.
 func (n *Net) at(addr string) (string, error) {
 	for _, h := range n.hosts {
-		if h.Inside.String() == addr {
+		if h.inside().String() == addr {
 			return h.Addr.String(), nil
 		}
 	}

@@ -61,15 +61,12 @@ func (c *connection) serve() {
 		io.Copy(io.Discard, c.conn) // until the client gives up
 		return
 	}
-	config := &ssh.ServerConfig{ServerVersion: "SSH-2.0-sshtest", MaxAuthTries: -1, PublicKeyCallback: h.authenticate}
+	config := &ssh.ServerConfig{ServerVersion: "SSH-2.0-sshtest", MaxAuthTries: -1, PublicKeyCallback: h.authenticate, AuthLogCallback: h.count}
 	config.AddHostKey(key)
 	conn, channels, requests, err := ssh.NewServerConn(icy{c.conn, h}, config)
 	if err != nil {
 		return
 	}
-	h.mu.Lock()
-	h.logins++
-	h.mu.Unlock()
 	c.wg.Go(func() { h.refuseRequests(requests) })
 	for ch := range channels {
 		switch ch.ChannelType() {
@@ -109,6 +106,15 @@ func (h *Host) authenticate(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Perm
 		return nil, errors.New("no such user or key")
 	}
 	return nil, nil
+}
+
+// count sees the outcome of each attempt before the client does.
+func (h *Host) count(_ ssh.ConnMetadata, _ string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		h.logins++
+	}
 }
 
 // icy is a connection of a host that can freeze: reads then wait for better days.
@@ -170,50 +176,54 @@ func (c *connection) session(ch ssh.NewChannel) {
 		return
 	}
 	e := &Exec{Host: c.h, Stdin: channel, Stdout: channel, Stderr: channel.Stderr(), conn: c, channel: channel, done: make(chan struct{})}
-	over := make(chan struct{}) // the reply has returned
-	started := false
 	for req := range requests {
-		ok := false
-		switch req.Type {
-		case "pty-req":
-			ok = e.setTerminal(req.Payload)
-		case "window-change":
-			ok = e.setSize(req.Payload)
-		case "exec", "shell":
-			var line struct{ Line string }
-			if ok = !started && (req.Type == "shell" || ssh.Unmarshal(req.Payload, &line) == nil); ok {
-				started = true
-				c.wg.Go(func() {
-					defer close(over)
-					c.h.run(e, line.Line)
-					channel.Close()
-				})
-			}
-		case "subsystem":
-			ok = !started && bytes.Equal(req.Payload, ssh.Marshal(struct{ Name string }{"sftp"}))
-			if ok {
-				started = true
-				c.wg.Go(func() {
-					defer close(over)
-					files := &files{root: c.h.root}
-					sftp.NewRequestServer(channel, sftp.Handlers{FileGet: files, FilePut: files, FileCmd: files, FileList: files}).Serve()
-					channel.Close()
-				})
-			}
-		case "signal":
-			var sig struct{ Name string }
-			if ok = ssh.Unmarshal(req.Payload, &sig) == nil; ok {
-				e.signal(sig.Name)
-			}
-		}
+		ok, start := e.request(req)
 		if req.WantReply {
-			req.Reply(ok, nil)
+			req.Reply(ok, nil) // before it starts: what is over quickly closes the channel
+		}
+		if start != nil {
+			e.started = true
+			c.wg.Go(func() {
+				start()
+				channel.Close()
+			})
 		}
 	}
 	close(e.done)
-	if started {
-		<-over
+}
+
+// request answers one request on a session; start is what the request asks to run.
+func (e *Exec) request(req *ssh.Request) (ok bool, start func()) {
+	h := e.Host
+	switch req.Type {
+	case "pty-req":
+		return e.setTerminal(req.Payload), nil
+	case "window-change":
+		return e.setSize(req.Payload), nil
+	case "signal":
+		return e.signal(req.Payload), nil
 	}
+	if e.started {
+		return false, nil
+	}
+	switch req.Type {
+	case "exec":
+		var exec struct{ Line string }
+		if err := ssh.Unmarshal(req.Payload, &exec); err != nil {
+			return false, nil
+		}
+		return true, func() { h.run(e, exec.Line) }
+	case "shell":
+		return true, func() { h.run(e, "") }
+	case "subsystem":
+		if !bytes.Equal(req.Payload, ssh.Marshal(struct{ Name string }{"sftp"})) {
+			return false, nil
+		}
+		f := &files{root: h.root}
+		server := sftp.NewRequestServer(e.channel, sftp.Handlers{FileGet: f, FilePut: f, FileCmd: f, FileList: f})
+		return true, func() { server.Serve() } // ends when the client is gone
+	}
+	return false, nil
 }
 
 // Commands lists the command lines that ran or are running, in order, without sudo.
