@@ -90,7 +90,7 @@ func TestSettingsFollowOpenstacksdk(t *testing.T) {
 			nil, Options{}, []string{"cloud=far"}},
 		{"~/.config is searched though XDG_CONFIG_HOME is elsewhere", map[string]string{"$HOME/.config/openstack/clouds.yaml": oneCloud("")}, nil, Options{}, []string{"cloud=one"}},
 		{"the file may be JSON", map[string]string{"clouds.json": `{"clouds": {"j": {"auth": {"auth_url": "http://j"}}}}`}, nil, Options{}, []string{"cloud=j"}},
-		{"a file asked for is used alone", map[string]string{"clouds.yaml": oneCloud(""), "dir/f.yaml": "clouds: {far: {auth: {auth_url: http://far}, region_name: West}}"},
+		{"a file asked for is used alone", map[string]string{"clouds.yaml": oneCloud(""), "dir/f.yaml": "clouds: {far: {auth: {auth_url: http://far}, region_name: West}}", "secure.yaml": "clouds: {far: {region_name: Stray}}"},
 			openrc, Options{File: "dir/f.yaml"}, []string{"cloud=far", "region=West", "interface=public"}},
 		{"secure.yaml completes the cloud", map[string]string{"clouds.yaml": "clouds: {one: {auth: {auth_url: http://one}}}", "secure.yaml": "clouds: {one: {auth: {password: hush}}}"},
 			nil, Options{}, []string{"auth_url=http://one", "password=hush"}},

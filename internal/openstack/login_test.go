@@ -21,6 +21,8 @@ func TestLoginSendsTheCredentialsInTheirForm(t *testing.T) {
 			`{"identity":{"methods":["password"],"password":{"user":{"domain":{"name":"People"},"name":"alice","password":"sesame"}}},"scope":{"project":{"domain":{"id":"d2"},"name":"demo"}}}`},
 		{"one domain for both", `username: alice, password: sesame, project_name: demo, domain_name: All`,
 			`{"identity":{"methods":["password"],"password":{"user":{"domain":{"name":"All"},"name":"alice","password":"sesame"}}},"scope":{"project":{"domain":{"name":"All"},"name":"demo"}}}`},
+		{"a domain of its own wins over the common one", `username: alice, password: sesame, project_name: demo, domain_name: All, user_domain_name: People`,
+			`{"identity":{"methods":["password"],"password":{"user":{"domain":{"name":"People"},"name":"alice","password":"sesame"}}},"scope":{"project":{"domain":{"name":"All"},"name":"demo"}}}`},
 		{"a default domain", `username: alice, password: sesame, project_name: demo, default_domain: dd`,
 			`{"identity":{"methods":["password"],"password":{"user":{"domain":{"id":"dd"},"name":"alice","password":"sesame"}}},"scope":{"project":{"domain":{"id":"dd"},"name":"demo"}}}`},
 		{"ids instead of names", `user_id: u1, password: sesame, project_id: p1`,

@@ -79,7 +79,11 @@ func TestNoSecretReachesALogOrAnError(t *testing.T) {
 }
 
 func TestWhatIsNoSecretStaysReadable(t *testing.T) {
-	req := request(t.Context(), "POST", ports, `{"auth": {"identity": {"methods": ["password"], "password": {"user": {"name": "alice", "domain": {"id": "default"}, "password": "sesame"}}}}}`)
+	req := request(t.Context(), "POST", ports, `{"auth": {"identity": {"token": {"id": "tok-1"}}, "scope": {"project": {"id": "p1"}}}}`)
+	if got := string(scrub([]byte(`token tok-1 for p1`), secretsOf(req))); got != `token [redacted] for p1` {
+		t.Errorf("got %s", got)
+	}
+	req = request(t.Context(), "POST", ports, `{"auth": {"identity": {"methods": ["password"], "password": {"user": {"name": "alice", "domain": {"id": "default"}, "password": "sesame"}}}}}`)
 	got := string(scrub([]byte(`user alice of default: methods password, sesame`), secretsOf(req)))
 	if want := `user alice of default: methods password, [redacted]`; got != want {
 		t.Errorf("got %s, want %s", got, want)

@@ -21,7 +21,7 @@ const (
 // if applying it twice is the same as once (RFC 9110 9.2.2). So GET, HEAD, PUT, DELETE and logins are repeated after transport errors and
 // 500, 502, 503, 504; POST and PATCH only when they never left, or when the reply says that nothing was done.
 func (t *transport) retry(req *http.Request, resp *http.Response, sent bool, err error, try int) (time.Duration, bool) {
-	if req.Context().Err() != nil || req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		return 0, false
 	}
 	repeatable := isRepeatable(req)
@@ -75,7 +75,7 @@ func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 		return time.Duration(seconds) * time.Second, true
 	}
 	if at, err := http.ParseTime(value); err == nil {
-		return max(0, at.Sub(now)), true
+		return at.Sub(now), true
 	}
 	return 0, false
 }

@@ -59,6 +59,7 @@ func TestTLSTrustsWhatTheConfigurationSays(t *testing.T) {
 		{"no CA named", tls.NoClientCert, "", "cacert in clouds.yaml or OS_CACERT"},
 		{"the cloud's CA", tls.NoClientCert, "cacert: $CERT", ""},
 		{"no verification", tls.NoClientCert, "verify: false", ""},
+		{"no verification, which needs no CA file", tls.NoClientCert, "verify: false, cacert: /nowhere/ca.pem", ""},
 		{"a CA file that is not there", tls.NoClientCert, "cacert: /nowhere/ca.pem", "reading cacert: open /nowhere/ca.pem"},
 		{"a CA file with something else in it", tls.NoClientCert, "cacert: $KEY", "no certificate in PEM form"},
 		{"a client certificate where one is asked for", tls.RequireAnyClientCert, "cacert: $CERT, cert: $CERT, key: $KEY", ""},
@@ -128,6 +129,12 @@ func TestProxiesOfTheEnvironmentAreUsed(t *testing.T) {
 		k := &keystone{Server: &httptest.Server{URL: url}}
 		if _, err := Connect(t.Context(), Options{File: k.write(t, simpleCloud), Backoff: time.Microsecond}); err != nil {
 			t.Fatal(err)
+		}
+		_, err := Connect(t.Context(), Options{File: k.write(t, simpleCloud), Dial: func(_ context.Context, _, addr string) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Name: addr, IsNotFound: true}}
+		}})
+		if err == nil || !strings.Contains(err.Error(), "lookup cloud.example:80") {
+			t.Errorf("Dial was asked for something else than the cloud: %v", err)
 		}
 		return
 	}
