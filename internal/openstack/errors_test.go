@@ -51,7 +51,7 @@ func TestTheCloudsOwnWordsAndWhatTheyMean(t *testing.T) {
 		{"Keystone", 401, `{"error": {"code": 401, "message": "The request you have made requires authentication.", "title": "Unauthorized"}}`,
 			"The request you have made requires authentication.", "unauthorized"},
 		{"an unknown path", 404, `{"message": "The resource could not be found.<br /><br />\n\n\n", "code": "404 Not Found", "title": "Not Found"}`,
-			"The resource could not be found.<br /><br />", "notfound"},
+			"The resource could not be found.", "notfound"},
 		{"Placement", 409, `{"errors": [{"status": 409, "title": "Conflict", "detail": "generation conflict"}]}`, "generation conflict", "conflict"},
 		{"Glance's page", 404, "<html>\n <head>\n  <title>404 Not Found</title>\n </head>\n <body>\n  <h1>404 Not Found</h1>\n  No image found with ID x<br /><br />\n </body>\n</html>",
 			"404 Not Found No image found with ID x", "notfound"},

@@ -54,7 +54,7 @@ func bodyText(body []byte) string {
 	}
 	var v any
 	if json.Unmarshal(body, &v) == nil {
-		return oneLine(message(v, 3))
+		return oneLine(htmlBreak.ReplaceAllString(message(v, 3), " ")) // webob's JSON keeps them
 	}
 	return oneLine(string(body))
 }
@@ -91,6 +91,7 @@ func message(v any, depth int) string {
 }
 
 var (
+	htmlBreak  = regexp.MustCompile(`<br ?/?>`)
 	htmlTag    = regexp.MustCompile(`(?s)<[^>]*>`)
 	htmlHidden = regexp.MustCompile(`(?is)<(head|style|script)\b.*?</(head|style|script)>`)
 	htmlTitle  = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title>`)
