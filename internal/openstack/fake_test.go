@@ -1,0 +1,161 @@
+package openstack_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/applicationcredentials"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/loadbalancers"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
+
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
+)
+
+func connect(t *testing.T, fake *openstacktest.Cloud) *openstack.Cloud {
+	t.Helper()
+	c, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: fake.CloudsYAML(), Backoff: time.Microsecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// must gives the service or ends the test.
+func must(t *testing.T, service func() (*gophercloud.ServiceClient, error)) *gophercloud.ServiceClient {
+	t.Helper()
+	sc, err := service()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sc
+}
+
+func TestGophercloudReachesEveryService(t *testing.T) {
+	fake := openstacktest.New(t)
+	c := connect(t, fake)
+	if _, err := networks.List(must(t, c.Network), networks.ListOpts{Description: openstack.Mark("demo")}).AllPages(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := servers.List(must(t, c.Compute), nil).AllPages(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := images.List(must(t, c.Image), nil).AllPages(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := loadbalancers.List(must(t, c.LoadBalancer), nil).AllPages(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if c.ProjectID() != fake.ProjectID() {
+		t.Errorf("project %s, want %s", c.ProjectID(), fake.ProjectID())
+	}
+	if got, want := c.Calls(), (openstack.Calls{Reads: len(fake.Reads()), Writes: 0, Auths: 1}); got != want || got.Reads < 4 {
+		t.Errorf("counted %+v, the cloud saw %+v", got, want)
+	}
+}
+
+func TestAnApplicationCredentialLogsIn(t *testing.T) {
+	fake := openstacktest.New(t)
+	c := connect(t, fake)
+	made, err := applicationcredentials.Create(t.Context(), must(t, c.Identity), c.UserID(),
+		applicationcredentials.CreateOpts{Name: "ci", Secret: "sesame-open"}).Extract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "clouds.yaml")
+	text := "clouds: {ac: {auth_type: v3applicationcredential, auth: {auth_url: '" + fake.AuthURL() +
+		"', application_credential_id: " + made.ID + ", application_credential_secret: sesame-open}}}"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openstack.Connect(t.Context(), openstack.Options{File: file})
+	if err != nil || again.ProjectID() != c.ProjectID() {
+		t.Errorf("project %v: %v", again, err)
+	}
+	fake.RevokeTokens()
+	if _, err := again.Extensions(t.Context()); err != nil {
+		t.Errorf("an application credential does not renew its token: %v", err)
+	}
+}
+
+func TestACloudWithoutOctaviaSaysSo(t *testing.T) {
+	_, err := connect(t, openstacktest.New(t, openstacktest.WithoutOctavia())).LoadBalancer()
+	if !openstack.IsNoService(err) || !strings.Contains(err.Error(), "Octavia") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestALostReplyIsFoundOutAndNotDoubled: the heart of resuming. A create whose reply is lost is never sent twice, and said to be ambiguous;
+// a delete or a change is, and ends as if nothing had happened.
+func TestALostReplyIsFoundOutAndNotDoubled(t *testing.T) {
+	fake := openstacktest.New(t)
+	c := connect(t, fake)
+	network := must(t, c.Network)
+	count := func() int {
+		t.Helper()
+		pages, err := networks.List(network, networks.ListOpts{Description: openstack.Mark("demo")}).AllPages(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := networks.ExtractNetworks(pages)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	create := networks.CreateOpts{Name: "demo/vm", Description: openstack.Mark("demo")}
+
+	fake.Drop("POST /v2.0/networks", 1, openstacktest.AfterWrite)
+	_, err := networks.Create(t.Context(), network, create).Extract()
+	if !openstack.IsAmbiguous(err) || count() != 1 {
+		t.Errorf("%d networks, ambiguous %v: %v", count(), openstack.IsAmbiguous(err), err)
+	}
+	fake.Fail("POST /v2.0/networks", 2, http.StatusTooManyRequests, "", nil)
+	made, err := networks.Create(t.Context(), network, create).Extract()
+	if err != nil || count() != 2 {
+		t.Fatalf("%d networks: %v", count(), err)
+	}
+	name := "demo/other"
+	fake.Drop("PUT /v2.0/networks/*", 1, openstacktest.AfterWrite)
+	if _, err := networks.Update(t.Context(), network, made.ID, networks.UpdateOpts{Name: &name}).Extract(); err != nil {
+		t.Error(err)
+	}
+	fake.Drop("DELETE /v2.0/networks/*", 1, openstacktest.AfterWrite)
+	err = networks.Delete(t.Context(), network, made.ID).ExtractErr()
+	if !openstack.IsNotFound(err) || !openstack.IsAmbiguous(err) || count() != 1 {
+		t.Errorf("%d networks: %v", count(), err)
+	}
+	if got, want := c.Calls().Writes, len(fake.Writes()); got != want {
+		t.Errorf("counted %d writes, the cloud saw %d", got, want)
+	}
+}
+
+func TestManyRequestsSurviveRevokedTokensAndOutages(t *testing.T) {
+	fake := openstacktest.New(t)
+	c := connect(t, fake)
+	network := must(t, c.Network)
+	fake.RevokeTokens()
+	fake.Fail("GET /v2.0/networks", 4, http.StatusServiceUnavailable, "<html><body>busy</body></html>", nil)
+	var group sync.WaitGroup
+	for range 10 {
+		group.Go(func() {
+			for range 5 {
+				if _, err := networks.List(network, nil).AllPages(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if auths := len(fake.Auths()); auths != 2 || c.Calls().Auths != 2 {
+		t.Errorf("%d logins, counted %d, want 2", auths, c.Calls().Auths)
+	}
+}
