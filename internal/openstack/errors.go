@@ -41,9 +41,11 @@ func IsNotFound(err error) bool {
 func IsConflict(err error) bool { return status(err) == http.StatusConflict && !IsQuota(err) }
 
 // IsImmutable tells that Octavia is changing the load balancer (PENDING_*) and takes no other change until it is done. The same call will
-// succeed later. Octavia gives no type, only "Load Balancer ... is immutable and cannot be updated." (409).
+// succeed later. Octavia gives no type, only "Load Balancer ... is immutable and cannot be updated." (409), or for a deletion "Invalid
+// state PENDING_UPDATE of loadbalancer resource ..." (409), where the state is as of after the refusal and may even be ACTIVE.
 func IsImmutable(err error) bool {
-	return status(err) == http.StatusConflict && strings.Contains(Reason(err), "immutable")
+	reason := Reason(err)
+	return status(err) == http.StatusConflict && (strings.Contains(reason, "immutable") || strings.HasPrefix(reason, "Invalid state "))
 }
 
 // RefusesTree tells that Octavia's provider cannot make a load balancer with everything in it in one call, or what is in it: 501

@@ -1,6 +1,7 @@
 package openstack
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -179,6 +180,20 @@ func TestAmbiguityIsToldByARealConnection(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a POST given up while it was served", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			cancel()
+			<-r.Context().Done()
+		}))
+		defer server.Close()
+		client := http.Client{Transport: newTransport(Options{}, nil)}
+		_, err := client.Do(request(ctx, "POST", server.URL+"/v2.0/ports", "{}"))
+		if !errors.Is(err, context.Canceled) || !IsAmbiguous(err) {
+			t.Errorf("not ambiguous: %v", err)
+		}
+	})
 	t.Run("a POST that never left", func(t *testing.T) {
 		client := http.Client{Transport: newTransport(Options{Backoff: time.Microsecond}, nil)}
 		_, err := client.Post("http://127.0.0.1:1/v2.0/ports", "application/json", strings.NewReader("{}"))

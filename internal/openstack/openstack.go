@@ -192,8 +192,8 @@ func (c *Cloud) TokenExpires() time.Time {
 	return l.Expires
 }
 
-// ClockSkew is how far the cloud's clock is ahead of ours (negative: behind), to about a second: the Date header of the last
-// login has no finer grain. Zero when the header was missing.
+// ClockSkew is how far the cloud's clock is ahead of ours (negative: behind), to about a second: neither the Date header of the
+// last login nor the token's issued_at has a finer grain. Zero when both were missing.
 func (c *Cloud) ClockSkew() time.Duration { return time.Duration(c.transport.skew.Load()) }
 
 // Calls counts requests as the cloud saw them: retries count again.

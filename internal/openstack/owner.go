@@ -50,16 +50,6 @@ func StackOf(description string, tags []string) (stack string, ok bool) {
 	return stack, stack != ""
 }
 
-// KeyOf is the key in [Tags], or "" when there is none.
-func KeyOf(tags []string) string {
-	for _, tag := range tags {
-		if key, ok := strings.CutPrefix(tag, keyTagPrefix); ok {
-			return key
-		}
-	}
-	return ""
-}
-
 // ServerStack reads back [ServerMetadata].
 func ServerStack(metadata map[string]string) (stack, key string, ok bool) {
 	stack = metadata[stackMetadata]

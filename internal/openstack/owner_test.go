@@ -35,9 +35,6 @@ func TestMarksReadBack(t *testing.T) {
 	if Mark("demo") != "kuryrctl stack=demo" || !slices.Equal(Tags("demo", "net.vm"), []string{"kuryrctl:stack=demo", "kuryrctl:key=net.vm"}) {
 		t.Error("the marks changed: objects of older versions would be lost")
 	}
-	if KeyOf(Tags("demo", "net.vm")) != "net.vm" || KeyOf([]string{"x"}) != "" {
-		t.Error("the key is not read back")
-	}
 	if stack, key, ok := ServerStack(ServerMetadata("demo", "server.a")); stack != "demo" || key != "server.a" || !ok {
 		t.Errorf("got %q, %q, %v", stack, key, ok)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -146,11 +147,11 @@ func (t *transport) once(req *http.Request, try int) (_ *http.Response, sent boo
 		return nil, sent, err
 	}
 	t.log.DebugContext(ctx, "request", append(record, "status", resp.StatusCode, "request_id", requestID(resp.Header))...)
-	if isAuth(req) {
-		t.measureSkew(resp.Header.Get("Date"), begin.Add(took/2))
-	}
 	if err := checkBody(req, resp); err != nil {
 		return nil, true, err
+	}
+	if isAuth(req) {
+		t.measureSkew(resp, begin.Add(took/2))
 	}
 	return resp, true, nil
 }
@@ -211,11 +212,24 @@ func isAuth(req *http.Request) bool {
 	return req.Method == http.MethodPost && strings.HasSuffix(req.URL.Path, "/auth/tokens")
 }
 
-// measureSkew compares a Date header, cut to whole seconds, with the middle of the request's time.
-func (t *transport) measureSkew(date string, middle time.Time) {
-	if at, err := http.ParseTime(date); err == nil {
-		t.skew.Store(int64(at.Add(500 * time.Millisecond).Sub(middle)))
+// measureSkew compares the cloud's time, cut to whole seconds, with the middle of the login's. The time is the Date header's or, since
+// uWSGI alone sends none, that of the token.
+func (t *transport) measureSkew(resp *http.Response, middle time.Time) {
+	at, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		data, _ := io.ReadAll(resp.Body) // from memory: it cannot fail
+		setBody(resp, data)
+		var body struct {
+			Token struct {
+				IssuedAt time.Time `json:"issued_at"`
+			}
+		}
+		if json.Unmarshal(data, &body) != nil || body.Token.IssuedAt.IsZero() {
+			return
+		}
+		at = body.Token.IssuedAt.Truncate(time.Second)
 	}
+	t.skew.Store(int64(at.Add(500 * time.Millisecond).Sub(middle)))
 }
 
 // sendError is a request without a reply.
