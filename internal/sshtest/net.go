@@ -36,6 +36,10 @@ type Net struct {
 	UserKey    ssh.Signer
 	UserKeyPEM []byte
 
+	// Route, if set before the first connection, says which host has an address among the hosts (nil: none), in the place of
+	// [Host.Inside]: for tests in which something else hands out addresses.
+	Route func(netip.Addr) *Host
+
 	t     testing.TB
 	hosts []*Host
 }
@@ -126,19 +130,6 @@ func (h *Host) listen(addr string) {
 	h.listener = l
 	h.mu.Unlock()
 	h.wg.Go(func() { h.accept(l) })
-}
-
-// Reach gives the host another address among the hosts, for tests in which something else hands out addresses.
-func (h *Host) Reach(inside netip.Addr) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.Inside = netip.AddrPortFrom(inside, 22)
-}
-
-func (h *Host) inside() netip.AddrPort {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.Inside
 }
 
 // Down shuts the host down: connections end, new ones are refused. Up starts it again at the same address.
@@ -261,8 +252,13 @@ func newKey(t testing.TB) (ssh.Signer, []byte) {
 
 // at finds the host that owns an address among the hosts. Addresses of this machine lead to what a test serves itself.
 func (n *Net) at(addr string) (string, error) {
+	if a, err := netip.ParseAddrPort(addr); err == nil && a.Port() == 22 && n.Route != nil {
+		if h := n.Route(a.Addr()); h != nil {
+			return h.Addr.String(), nil
+		}
+	}
 	for _, h := range n.hosts {
-		if h.inside().String() == addr {
+		if h.Inside.String() == addr {
 			return h.Addr.String(), nil
 		}
 	}

@@ -1,0 +1,137 @@
+// Package labtest joins the two fakes, a cloud and hosts that speak SSH, into a place where a whole stack can be built in a test:
+// what boots in the fake cloud answers SSH with the host key from its user data.
+//
+// It owns that join and nothing else: the rules of OpenStack are in openstacktest, those of hosts in sshtest.
+package labtest
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
+	"github.com/kuryrctl/kuryrctl/internal/sshtest"
+)
+
+// Lab is a fake cloud whose servers answer SSH.
+type Lab struct {
+	*openstacktest.Cloud
+	State string // where a stack keeps its secrets
+
+	t     testing.TB
+	hosts *sshtest.Net
+	mu    sync.Mutex
+	born  map[string]string // server name to the user data whose key it has
+}
+
+// names lists the hosts that there can be.
+func names(stacks []string) (all []string) {
+	for _, s := range stacks {
+		for _, node := range []string{"master-0", "master-1", "master-2", "worker-0", "worker-1", "worker-2"} {
+			all = append(all, s+"/"+node)
+		}
+	}
+	return all
+}
+
+// New starts a lab with a state directory that holds a key for each of stacks, as if they had been made on this machine.
+func New(t testing.TB, stacks []string, options ...openstacktest.Option) *Lab {
+	t.Helper()
+	l := &Lab{Cloud: openstacktest.New(t, options...), State: t.TempDir(), t: t, hosts: sshtest.New(t, names(stacks)...), born: map[string]string{}}
+	l.hosts.Route = l.boot
+	for _, name := range stacks {
+		l.Key(name)
+	}
+	for _, name := range names(stacks) {
+		h := l.hosts.Host(name)
+		h.On("*", sshtest.Text("")) // what is run is the business of other tests
+		h.On("*ssh-keygen -q*", func(e *sshtest.Exec) int { return l.generate(e) })
+	}
+	return l
+}
+
+// Key gives a stack the key that the hosts let in; without it, the stack makes a key of its own, which they do not.
+func (l *Lab) Key(name string) {
+	dir := filepath.Join(l.State, "stacks", l.ProjectID(), name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		l.t.Fatal(err)
+	}
+	for file, text := range map[string][]byte{"id_ed25519": l.hosts.UserKeyPEM, "id_ed25519.pub": ssh.MarshalAuthorizedKey(l.hosts.UserKey.PublicKey())} {
+		if err := os.WriteFile(filepath.Join(dir, file), text, 0o600); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+// Host is the host behind a server, such as "demo/worker-0".
+func (l *Lab) Host(server string) *sshtest.Host { return l.hosts.Host(server) }
+
+// Dial reaches what booted by its floating IP, and everything else as usual.
+func (l *Lab) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	at, err := netip.ParseAddrPort(addr)
+	if err == nil && at.Port() == 22 {
+		h := l.boot(at.Addr())
+		if h == nil {
+			return nil, fmt.Errorf("dialing %s: no route to host", addr)
+		}
+		addr = h.Addr.String()
+	}
+	return new(net.Dialer).DialContext(ctx, network, addr)
+}
+
+// boot gives every new server's host the key it was born with, and finds the one with this address.
+func (l *Lab) boot(at netip.Addr) (found *sshtest.Host) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, g := range l.Guests() {
+		h := l.hosts.Host(g.Name)
+		if l.born[g.Name] != string(g.UserData) {
+			l.born[g.Name] = string(g.UserData)
+			var config struct {
+				Keys struct {
+					Private string `yaml:"ed25519_private"`
+				} `yaml:"ssh_keys"`
+			}
+			if err := yaml.Unmarshal(g.UserData, &config); err != nil {
+				l.t.Errorf("labtest: user data of %s: %v", g.Name, err)
+			}
+			h.SetHostKey([]byte(config.Keys.Private))
+		}
+		for _, a := range g.Addresses {
+			if a == at.String() {
+				found = h
+			}
+		}
+	}
+	return found
+}
+
+// generate plays ssh-keygen and what follows: the new key is in service at once.
+func (l *Lab) generate(e *sshtest.Exec) int {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return 1
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		return 1
+	}
+	key, err := ssh.NewPublicKey(public)
+	if err != nil {
+		return 1
+	}
+	e.Host.SetHostKey(pem.EncodeToMemory(block))
+	e.Stdout.Write(ssh.MarshalAuthorizedKey(key))
+	return 0
+}

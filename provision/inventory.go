@@ -1,0 +1,195 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/keypairs"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/applicationcredentials"
+	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/loadbalancers"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/groups"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/trunks"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/subnets"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+)
+
+// Inventory is what the cloud holds of one stack at one moment: everything with its mark, and every port and load balancer
+// on its networks, whoever made it.
+type Inventory struct {
+	Networks      []networks.Network
+	Subnets       []subnets.Subnet
+	Routers       []routers.Router
+	Groups        []groups.SecGroup
+	Ports         []ports.Port
+	Trunks        []trunks.Trunk
+	FloatingIPs   []floatingips.FloatingIP
+	Servers       []servers.Server
+	LoadBalancers []loadbalancers.LoadBalancer
+	KeyPair       *keypairs.KeyPair
+	AppCredential *applicationcredentials.ApplicationCredential
+}
+
+// UUID is the identity of the stack: the id of its anchor network, or "" when there is none.
+func (v *Inventory) UUID() string {
+	for _, n := range v.Networks {
+		if strings.HasSuffix(n.Name, "/"+Anchor+"_net") {
+			return n.ID
+		}
+	}
+	return ""
+}
+
+// Discover reads the inventory, one list for each kind and all of them at once, and makes it the session's. Everything that
+// resources observe afterwards comes from it.
+func (s *Session) Discover(ctx context.Context) (*Inventory, error) {
+	v := &Inventory{}
+	project := url.Values{"project_id": {s.Cloud.ProjectID()}} // an administrator would see every project's
+	marked := url.Values{"description": {s.mark()}, "project_id": {s.Cloud.ProjectID()}}
+	g, ctx := errgroup.WithContext(ctx)
+	fetch(ctx, g, s, networkCollection, marked, &v.Networks)
+	fetch(ctx, g, s, subnetCollection, marked, &v.Subnets)
+	fetch(ctx, g, s, routerCollection, marked, &v.Routers)
+	fetch(ctx, g, s, groupCollection, marked, &v.Groups)
+	fetch(ctx, g, s, trunkCollection, marked, &v.Trunks)
+	fetch(ctx, g, s, fipCollection, marked, &v.FloatingIPs)
+	fetch(ctx, g, s, balancerCollection, project, &v.LoadBalancers)
+	fetch(ctx, g, s, portCollection, nil, &v.Ports)
+	g.Go(func() (err error) { v.Servers, err = s.listServers(ctx); return err })
+	g.Go(func() (err error) { v.AppCredential, err = s.findAppCredential(ctx); return err })
+	g.Go(func() (err error) {
+		v.KeyPair, err = get[keypairs.KeyPair](ctx, s.Cloud, keypairCollection, s.userScoped())
+		if openstack.IsNotFound(err) {
+			return nil
+		}
+		return openstack.Wrap(err, "reading key pair %s", s.userScoped())
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	s.narrow(v)
+	s.found = v
+	return v, nil
+}
+
+// fetch lists one collection in the background. A service or extension that the cloud does not have holds nothing.
+func fetch[T any](ctx context.Context, g *errgroup.Group, s *Session, c collection, query url.Values, into *[]T) {
+	g.Go(func() error {
+		all, err := list[T](ctx, s.Cloud, c, "", query)
+		if err != nil && (openstack.IsNoService(err) || c.path == trunkCollection.path && openstack.IsNotFound(err)) {
+			return nil
+		}
+		*into = all
+		return err
+	})
+}
+
+// narrow drops what a list's filter could not: ports and load balancers of the project that neither carry the mark nor are on
+// the stack's networks, and servers that only share the name. Filters on descriptions are exact in Neutron, and are checked all
+// the same: a cloud that ignores an unknown filter would otherwise hand us the whole project.
+func (s *Session) narrow(v *Inventory) {
+	ours := func(description string) bool { return description == s.mark() }
+	v.Networks = slices.DeleteFunc(v.Networks, func(x networks.Network) bool { return !ours(x.Description) })
+	v.Subnets = slices.DeleteFunc(v.Subnets, func(x subnets.Subnet) bool { return !ours(x.Description) })
+	v.Routers = slices.DeleteFunc(v.Routers, func(x routers.Router) bool { return !ours(x.Description) })
+	v.Groups = slices.DeleteFunc(v.Groups, func(x groups.SecGroup) bool { return !ours(x.Description) })
+	v.Trunks = slices.DeleteFunc(v.Trunks, func(x trunks.Trunk) bool { return !ours(x.Description) })
+	v.FloatingIPs = slices.DeleteFunc(v.FloatingIPs, func(x floatingips.FloatingIP) bool { return !ours(x.Description) })
+	v.Servers = slices.DeleteFunc(v.Servers, func(x servers.Server) bool { return !s.ownsServer(x) })
+	v.Ports = slices.DeleteFunc(v.Ports, func(x ports.Port) bool { return !s.ownsPort(x) && !v.onOurs(x.NetworkID) })
+	v.LoadBalancers = slices.DeleteFunc(v.LoadBalancers, func(x loadbalancers.LoadBalancer) bool {
+		return !ours(x.Description) && !v.onOurs(x.VipNetworkID)
+	})
+}
+
+func (s *Session) ownsPort(x ports.Port) bool {
+	return x.Description == s.mark() && x.ProjectID == s.Cloud.ProjectID()
+}
+
+func (s *Session) ownsServer(x servers.Server) bool {
+	stack, _, ok := openstack.ServerStack(x.Metadata)
+	return ok && stack == s.Stack
+}
+func (v *Inventory) onOurs(networkID string) bool {
+	return slices.ContainsFunc(v.Networks, func(n networks.Network) bool { return n.ID == networkID })
+}
+
+// Foreign lists what hangs on the stack's networks and is not the stack's: somebody else's server, port or load balancer.
+// While there is any, the networks cannot go, and it is not ours to remove.
+func (s *Session) Foreign() []Object {
+	v := s.found
+	var all []Object
+	for _, l := range v.LoadBalancers {
+		if l.Description != s.mark() {
+			all = append(all, Object{Kind: "load balancer", Name: l.Name, ID: l.ID, Detail: "VIP " + l.VipAddress})
+		}
+	}
+	for _, p := range v.Ports {
+		if s.ownsPort(p) || v.infrastructure(p) {
+			continue
+		}
+		o := Object{Kind: "port", Name: p.Name, ID: p.ID}
+		if len(p.FixedIPs) > 0 {
+			o.Detail = p.FixedIPs[0].IPAddress
+		}
+		if p.DeviceOwner != "" {
+			o.Detail = strings.TrimSpace(o.Detail + " of " + p.DeviceOwner + " " + p.DeviceID)
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+// infrastructure reports whether Neutron or Octavia made the port for something of ours and removes it with that.
+func (v *Inventory) infrastructure(p ports.Port) bool {
+	switch {
+	case p.DeviceOwner == "network:dhcp", p.DeviceOwner == "network:distributed":
+		return true
+	case isInterface(p), strings.HasPrefix(p.DeviceOwner, "network:ha_router"), strings.HasPrefix(p.DeviceOwner, "network:router_"):
+		return slices.ContainsFunc(v.Routers, func(r routers.Router) bool { return r.ID == p.DeviceID })
+	case p.DeviceOwner == "ovn-lb-hm:distributed": // where OVN's health monitors speak from; goes with the last of them
+		return true
+	case p.DeviceOwner == "Octavia", p.DeviceOwner == "ovn-lb-vip:distributed", strings.HasPrefix(p.DeviceID, "lb-"):
+		return slices.ContainsFunc(v.LoadBalancers, func(l loadbalancers.LoadBalancer) bool {
+			return l.VipPortID == p.ID || strings.Contains(p.DeviceID, l.ID) || strings.Contains(p.Name, l.ID)
+		})
+	}
+	return false
+}
+
+// isInterface reports whether p is the interface of a router on a subnet; the owner differs with DVR and HA.
+func isInterface(p ports.Port) bool {
+	switch p.DeviceOwner {
+	case "network:router_interface", "network:router_interface_distributed", "network:ha_router_replicated_interface":
+		return true
+	}
+	return false
+}
+
+// Stacks lists the names of the stacks in a project, by their anchor networks.
+func Stacks(ctx context.Context, cloud *openstack.Cloud) ([]string, error) {
+	all, err := list[networks.Network](ctx, cloud, networkCollection, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, n := range all {
+		if stack, ok := openstack.StackOf(n.Description, n.Tags); ok {
+			names = append(names, stack)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// ErrForeign means that a stack was not removed because something of others hangs on it.
+var ErrForeign = errors.New("foreign objects are attached to the stack")

@@ -1,0 +1,222 @@
+package provision
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+)
+
+// Object is one thing of a stack as it is in the cloud.
+type Object struct {
+	Kind, Name, ID string
+	Detail         string
+
+	router string // the router of an interface
+}
+
+func (o Object) String() string {
+	name := o.Name
+	if name == "" {
+		name = o.ID
+	}
+	if o.Detail != "" {
+		return fmt.Sprintf("%s %s (%s)", o.Kind, name, o.Detail)
+	}
+	return o.Kind + " " + name
+}
+
+// kind is a row of kinds.
+type kind struct {
+	name string
+	// stage says when objects of this kind are removed: all of a stage at once, and a stage after the one before. What another kind
+	// needs in a designed graph has a later stage; a test holds the two together.
+	stage  int
+	owned  func(*Session, *Inventory) []Object
+	delete func(context.Context, *Session, Object) error
+}
+
+// kinds is the one list of what a stack can own. It serves finding what is left, `unstack`, and the rows that plan shows as "-".
+//
+// The order of deletion follows what Neutron, Nova and Octavia refuse otherwise: a floating IP outlives its load balancer if it
+// is not released first; a trunk is not deletable while its parent is bound (ML2/OVS), so servers go before trunks; parents and
+// subports of a trunk cannot be deleted (PortInUseAsTrunkParent), so trunks go before ports; the anchor goes last.
+var kinds = []kind{
+	{"fip", 1, ownedFloatingIPs, deleter(fipCollection, "")},
+	{"loadbalancer", 2, ownedBalancers, func(ctx context.Context, s *Session, o Object) error { return s.deleteBalancer(ctx, o.ID, o.Name) }},
+	{"server", 2, ownedServers, func(ctx context.Context, s *Session, o Object) error { return s.deleteServer(ctx, o.ID, o.Name) }},
+	{"trunk", 3, ownedTrunks, deleter(trunkCollection, "")},
+	{"keypair", 3, ownedKeyPair, deleter(keypairCollection, "")},
+	{"appcredential", 3, ownedAppCredential, func(ctx context.Context, s *Session, o Object) error {
+		return openstack.Wrap(remove(ctx, s.Cloud, s.appCredentials(), "/"+o.ID), "deleting %s", o)
+	}},
+	{"interface", 4, ownedInterfaces, deleteInterface},
+	{"port", 4, ownedPorts, deleter(portCollection, "")},
+	{"secgroup", 5, ownedGroups, deleter(groupCollection, "")},
+	{"router", 5, ownedRouters, deleter(routerCollection, "")},
+	{"subnet", 5, ownedLooseSubnets, deleter(subnetCollection, "")},
+	{"network", 5, ownedNetworks(false), deleter(networkCollection, "")},
+	{"network", 6, ownedNetworks(true), deleter(networkCollection, "")},
+}
+
+func deleter(c collection, suffix string) func(context.Context, *Session, Object) error {
+	return func(ctx context.Context, s *Session, o Object) error {
+		return openstack.Wrap(remove(ctx, s.Cloud, c, "/"+o.ID+suffix), "deleting %s", o)
+	}
+}
+
+// deleteInterface disconnects a router from a subnet by the interface's port; an explicit port goes with it.
+func deleteInterface(ctx context.Context, s *Session, o Object) error {
+	err := call(ctx, s.Cloud, routerCollection, http.MethodPut, "/"+o.router+"/remove_router_interface", map[string]any{"port_id": o.ID})
+	if openstack.IsNotFound(err) {
+		return nil
+	}
+	return openstack.Wrap(err, "deleting %s", o)
+}
+
+// Owned lists everything of the stack that the session's inventory holds, in the order of deletion.
+func (s *Session) Owned() []Object {
+	var all []Object
+	for _, k := range kinds {
+		all = append(all, k.owned(s, s.found)...)
+	}
+	return all
+}
+
+func ownedFloatingIPs(s *Session, v *Inventory) (all []Object) {
+	for _, x := range v.FloatingIPs {
+		all = append(all, Object{Kind: "fip", Name: x.FloatingIP, ID: x.ID, Detail: x.FixedIP})
+	}
+	return all
+}
+
+func ownedBalancers(s *Session, v *Inventory) (all []Object) {
+	for _, x := range v.LoadBalancers {
+		if x.Description == s.mark() {
+			all = append(all, Object{Kind: "loadbalancer", Name: x.Name, ID: x.ID, Detail: x.VipAddress})
+		}
+	}
+	return all
+}
+
+func ownedServers(_ *Session, v *Inventory) (all []Object) {
+	for _, x := range v.Servers {
+		all = append(all, Object{Kind: "server", Name: x.Name, ID: x.ID, Detail: x.Status})
+	}
+	return all
+}
+
+func ownedTrunks(_ *Session, v *Inventory) (all []Object) {
+	for _, x := range v.Trunks {
+		all = append(all, Object{Kind: "trunk", Name: x.Name, ID: x.ID, Detail: fmt.Sprintf("%d subports", len(x.Subports))})
+	}
+	return all
+}
+
+func ownedKeyPair(s *Session, v *Inventory) []Object {
+	if v.KeyPair == nil {
+		return nil
+	}
+	return []Object{{Kind: "keypair", Name: v.KeyPair.Name, ID: v.KeyPair.Name}}
+}
+
+func ownedAppCredential(_ *Session, v *Inventory) []Object {
+	if v.AppCredential == nil {
+		return nil
+	}
+	return []Object{{Kind: "appcredential", Name: v.AppCredential.Name, ID: v.AppCredential.ID}}
+}
+
+func ownedInterfaces(s *Session, v *Inventory) (all []Object) {
+	for _, p := range v.Ports {
+		if isInterface(p) && v.infrastructure(p) {
+			all = append(all, Object{Kind: "interface", Name: s.Name("router") + " on " + p.FixedIPs[0].IPAddress, ID: p.ID, router: p.DeviceID})
+		}
+	}
+	return all
+}
+
+func ownedPorts(s *Session, v *Inventory) (all []Object) {
+	for _, p := range v.Ports {
+		if !s.ownsPort(p) || strings.HasPrefix(p.DeviceOwner, "network:router") || strings.HasPrefix(p.DeviceOwner, "network:ha_router") {
+			continue
+		}
+		o := Object{Kind: "port", Name: p.Name, ID: p.ID}
+		if len(p.FixedIPs) > 0 {
+			o.Detail = p.FixedIPs[0].IPAddress
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+func ownedGroups(_ *Session, v *Inventory) (all []Object) {
+	for _, x := range v.Groups {
+		all = append(all, Object{Kind: "secgroup", Name: x.Name, ID: x.ID})
+	}
+	return all
+}
+
+func ownedRouters(_ *Session, v *Inventory) (all []Object) {
+	for _, x := range v.Routers {
+		all = append(all, Object{Kind: "router", Name: x.Name, ID: x.ID})
+	}
+	return all
+}
+
+// ownedLooseSubnets are those on networks that are not ours: a network takes its own subnets along when it goes.
+func ownedLooseSubnets(_ *Session, v *Inventory) (all []Object) {
+	for _, x := range v.Subnets {
+		if !v.onOurs(x.NetworkID) {
+			all = append(all, Object{Kind: "subnet", Name: x.Name, ID: x.ID, Detail: x.CIDR})
+		}
+	}
+	return all
+}
+
+func ownedNetworks(anchor bool) func(*Session, *Inventory) []Object {
+	return func(s *Session, v *Inventory) (all []Object) {
+		for _, x := range v.Networks {
+			if (x.Name == s.Name(Anchor+"_net")) == anchor {
+				all = append(all, Object{Kind: "network", Name: x.Name, ID: x.ID})
+			}
+		}
+		return all
+	}
+}
+
+// Deletion is the removal of one object as a resource of a graph: absent is what is declared, so it is ready when gone.
+type deletion struct {
+	s     *Session
+	o     Object
+	how   func(context.Context, *Session, Object) error
+	needs []graph.Resource
+}
+
+func (d *deletion) Key() graph.Key          { return graph.Key(d.o.Kind + " " + d.o.Name + " " + d.o.ID) }
+func (d *deletion) Needs() []graph.Resource { return d.needs }
+func (d *deletion) Observe(context.Context) (graph.State, error) {
+	return graph.State{Phase: graph.Pending, Detail: d.o.String()}, nil
+}
+func (d *deletion) Apply(ctx context.Context) error { return d.how(ctx, d.s, d.o) }
+
+// Removal is a graph that removes everything the session's inventory holds of the stack, stage by stage.
+func (s *Session) Removal() *graph.Graph {
+	var g graph.Graph
+	var before, now []graph.Resource // the stages before this one, and this one
+	stage := 0
+	for _, k := range kinds {
+		if k.stage != stage {
+			before, now, stage = append(before, now...), nil, k.stage
+		}
+		for _, o := range k.owned(s, s.found) {
+			d := &deletion{s, o, k.delete, before}
+			g.Add(d)
+			now = append(now, d)
+		}
+	}
+	return &g
+}

@@ -1,0 +1,342 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/loadbalancers"
+	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/providers"
+
+	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+	"github.com/kuryrctl/kuryrctl/internal/wait"
+)
+
+// LoadBalancer is a TCP load balancer with one listener, one pool, a TCP health monitor and a member on each of Members.
+type LoadBalancer struct {
+	Base
+	Subnet     *Subnet
+	VIP        netip.Addr
+	Port       int // of the listener
+	Members    []*Port
+	MemberPort int
+	Provider   string // "" prefers ovn, which needs no VM of its own, before the cloud's default
+
+	found *loadbalancers.LoadBalancer
+	tree  *tree
+}
+
+// tree is what a load balancer consists of, in the words of Octavia's status call.
+type tree struct {
+	Listeners []struct {
+		ID    string
+		Pools []poolTree
+	}
+	Pools []poolTree
+}
+
+type poolTree struct {
+	ID      string
+	Members []struct {
+		Address         string
+		ProtocolPort    int    `json:"protocol_port"`
+		OperatingStatus string `json:"operating_status"`
+	}
+	Monitor *struct{ ID string } `json:"health_monitor"`
+}
+
+// LoadBalancer declares "STACK/ROLE" with its VIP on n; the router's interface there must be ready first, since the provider
+// looks for it.
+func (s *Session) LoadBalancer(role string, n *Subnet, via *RouterInterface, members ...*Port) *LoadBalancer {
+	l := &LoadBalancer{Base: s.base("loadbalancer", role, s.Name(role), n, via), Subnet: n, Members: members}
+	for _, m := range members {
+		l.needs = append(l.needs, m)
+	}
+	return l
+}
+
+// Observe implements [graph.Resource].
+func (l *LoadBalancer) Observe(ctx context.Context) (graph.State, error) {
+	found, err := sole("load balancer", l.name, l.s.found.LoadBalancers,
+		func(x loadbalancers.LoadBalancer) bool { return x.Name == l.name }, func(x loadbalancers.LoadBalancer) string { return x.ID })
+	if found == nil || err != nil {
+		return graph.State{}, err
+	}
+	l.id, l.found = found.ID, found
+	state := graph.State{Phase: graph.Ready, ID: l.id, Detail: found.VipAddress}
+	switch status := found.ProvisioningStatus; {
+	case status == "ERROR":
+		state.Phase, state.Detail = graph.Failed, "provisioning status ERROR"
+	case found.VipAddress != l.VIP.String():
+		state.Phase, state.Detail = graph.Failed, "its VIP is "+found.VipAddress+", declared "+l.VIP.String()
+	case status != "ACTIVE":
+		state.Phase, state.Detail = graph.Pending, status
+	default:
+		if l.tree, err = l.readTree(ctx); err != nil {
+			return graph.State{}, err
+		}
+		if lacks := l.lacks(); lacks != "" {
+			state.Phase, state.Detail = graph.Drifted, lacks
+		}
+	}
+	return state, nil
+}
+
+func (l *LoadBalancer) readTree(ctx context.Context) (*tree, error) {
+	client, err := l.s.Cloud.LoadBalancer()
+	if err != nil {
+		return nil, err
+	}
+	var body struct {
+		Statuses struct {
+			LoadBalancer *tree `json:"loadbalancer"`
+		}
+	}
+	if _, err := client.Get(ctx, client.ServiceURL("lbaas", "loadbalancers", l.id, "status"), &body, nil); err != nil {
+		return nil, openstack.Wrap(err, "reading load balancer %s", l.name)
+	}
+	return body.Statuses.LoadBalancer, nil
+}
+
+// pool is the listener's pool, or one that a crash left without its listener.
+func (t *tree) pool() *poolTree {
+	if len(t.Listeners) > 0 && len(t.Listeners[0].Pools) > 0 {
+		return &t.Listeners[0].Pools[0]
+	}
+	if len(t.Pools) > 0 {
+		return &t.Pools[0]
+	}
+	return nil
+}
+
+// lacks says what is missing or different, or "".
+func (l *LoadBalancer) lacks() string {
+	switch pool := l.tree.pool(); {
+	case len(l.tree.Listeners) == 0:
+		return "has no listener"
+	case pool == nil:
+		return "has no pool"
+	case pool.Monitor == nil:
+		return "has no health monitor"
+	case !slices.Equal(l.memberAddresses(), pool.addresses()):
+		return fmt.Sprintf("members are %s, declared %s", strings.Join(pool.addresses(), " "), strings.Join(l.memberAddresses(), " "))
+	}
+	return ""
+}
+
+func (l *LoadBalancer) memberAddresses() []string {
+	var all []string
+	for _, m := range l.Members {
+		all = append(all, fmt.Sprintf("%s:%d", m.address, l.MemberPort))
+	}
+	slices.Sort(all)
+	return all
+}
+
+func (p *poolTree) addresses() []string {
+	var all []string
+	for _, m := range p.Members {
+		all = append(all, fmt.Sprintf("%s:%d", m.Address, m.ProtocolPort))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Apply implements [graph.Resource]. The whole tree goes in one call where the provider takes it; what is then missing, for
+// whatever reason, is added piece by piece.
+func (l *LoadBalancer) Apply(ctx context.Context) error {
+	if l.found != nil && l.found.VipAddress != l.VIP.String() {
+		return fixed(&l.Base, "the VIP of a load balancer")
+	}
+	if l.found != nil && l.found.ProvisioningStatus == "ERROR" {
+		if err := l.s.deleteBalancer(ctx, l.id, l.name); err != nil {
+			return err
+		}
+		l.id, l.found = "", nil
+	}
+	if l.id == "" {
+		if err := l.create(ctx); err != nil {
+			return openstack.Wrap(err, "creating load balancer %s", l.name)
+		}
+	}
+	return l.complete(ctx)
+}
+
+func (l *LoadBalancer) create(ctx context.Context) error {
+	provider, err := l.s.balancerProvider(ctx, l.Provider)
+	if err != nil {
+		return err
+	}
+	bare := map[string]any{"vip_subnet_id": l.Subnet.id, "vip_address": l.VIP.String(), "provider": provider}
+	whole := map[string]any{"listeners": []map[string]any{l.listener(l.poolBody(provider))}}
+	for k, v := range bare {
+		whole[k] = v
+	}
+	made, err := create[loadbalancers.LoadBalancer](ctx, l.s, balancerCollection, l.s.born(l.name, whole))
+	if openstack.RefusesTree(err) {
+		made, err = create[loadbalancers.LoadBalancer](ctx, l.s, balancerCollection, l.s.born(l.name, bare))
+	}
+	if err != nil {
+		return err
+	}
+	l.id, l.found = made.ID, made
+	l.found.Provider = provider
+	return nil
+}
+
+func (l *LoadBalancer) listener(pool map[string]any) map[string]any {
+	body := map[string]any{"name": l.name, "protocol": "TCP", "protocol_port": l.Port}
+	if pool != nil {
+		body["default_pool"] = pool
+	}
+	return body
+}
+
+func (l *LoadBalancer) poolBody(provider string) map[string]any {
+	algorithm := "ROUND_ROBIN"
+	if provider == "ovn" {
+		algorithm = "SOURCE_IP_PORT" // the only one that OVN has
+	}
+	return map[string]any{"name": l.name, "protocol": "TCP", "lb_algorithm": algorithm, "members": l.memberBodies(), "healthmonitor": l.monitor()}
+}
+
+func (l *LoadBalancer) memberBodies() []map[string]any {
+	bodies := []map[string]any{}
+	for _, m := range l.Members {
+		bodies = append(bodies, map[string]any{"name": m.name, "address": m.address.String(), "protocol_port": l.MemberPort, "subnet_id": m.Subnet.id})
+	}
+	return bodies
+}
+
+// monitor looks every 5 s and takes a member out after 3 misses of 3 s.
+func (l *LoadBalancer) monitor() map[string]any {
+	return map[string]any{"name": l.name, "type": "TCP", "delay": 5, "timeout": 3, "max_retries": 3}
+}
+
+// complete adds what the load balancer lacks, one change at a time: while one is being applied the tree is immutable (409).
+func (l *LoadBalancer) complete(ctx context.Context) error {
+	for {
+		if err := l.waitActive(ctx); err != nil {
+			return err
+		}
+		t, err := l.readTree(ctx)
+		if err != nil {
+			return err
+		}
+		if l.tree = t; l.lacks() == "" {
+			return nil
+		}
+		if err := l.addNext(ctx); err != nil {
+			return openstack.Wrap(err, "completing load balancer %s (it %s)", l.name, l.lacks())
+		}
+	}
+}
+
+// addNext makes the first change that lacks asks for.
+func (l *LoadBalancer) addNext(ctx context.Context) error {
+	send := func(method, path, one string, body map[string]any) error {
+		c := collection{(*openstack.Cloud).LoadBalancer, "lbaas/" + path, one, ""}
+		err := call(ctx, l.s.Cloud, c, method, "", map[string]any{one: body})
+		if openstack.IsImmutable(err) || openstack.IsAmbiguous(err) {
+			return nil // the next look tells
+		}
+		return err
+	}
+	pool := l.tree.pool()
+	switch {
+	case len(l.tree.Listeners) == 0:
+		body := l.listener(nil)
+		if body["loadbalancer_id"] = l.id; pool != nil {
+			body["default_pool_id"] = pool.ID
+		}
+		return send(http.MethodPost, "listeners", "listener", body)
+	case pool == nil:
+		body := l.poolBody(l.found.Provider)
+		delete(body, "members")
+		delete(body, "healthmonitor")
+		body["listener_id"] = l.tree.Listeners[0].ID
+		return send(http.MethodPost, "pools", "pool", body)
+	case pool.Monitor == nil:
+		body := l.monitor()
+		body["pool_id"] = pool.ID
+		return send(http.MethodPost, "healthmonitors", "healthmonitor", body)
+	}
+	c := collection{(*openstack.Cloud).LoadBalancer, "lbaas/pools/" + pool.ID + "/members", "", ""}
+	err := call(ctx, l.s.Cloud, c, http.MethodPut, "", map[string]any{"members": l.memberBodies()})
+	if openstack.IsImmutable(err) {
+		return nil
+	}
+	return err
+}
+
+func (l *LoadBalancer) waitActive(ctx context.Context) error {
+	return wait.For(ctx, "load balancer "+l.name+" to become ACTIVE", l.s.every(), func(ctx context.Context) (string, bool, error) {
+		x, err := get[loadbalancers.LoadBalancer](ctx, l.s.Cloud, balancerCollection, l.id)
+		switch {
+		case err != nil:
+			return "", false, err
+		case x.ProvisioningStatus == "ERROR":
+			return "", false, errors.New("its provider put it into ERROR; run the command again to have it replaced")
+		}
+		if l.found.Provider = x.Provider; x.ProvisioningStatus == "ACTIVE" {
+			l.s.note(func(v *Inventory) {
+				v.LoadBalancers = put(v.LoadBalancers, *x, func(x loadbalancers.LoadBalancer) string { return x.ID })
+			})
+		}
+		return x.ProvisioningStatus, x.ProvisioningStatus == "ACTIVE", nil
+	})
+}
+
+// balancerProvider picks the Octavia provider: the one asked for, else ovn, else amphora, else the first there is.
+func (s *Session) balancerProvider(ctx context.Context, wanted string) (string, error) {
+	return s.lookups.once(ctx, "load balancer provider "+wanted, func(ctx context.Context) (string, error) {
+		c := collection{(*openstack.Cloud).LoadBalancer, "lbaas/providers", "provider", "providers"}
+		all, err := list[providers.Provider](ctx, s.Cloud, c, "", nil)
+		if err != nil {
+			return "", err
+		}
+		names := make([]string, len(all))
+		for i, p := range all {
+			names[i] = p.Name
+		}
+		if wanted == "" {
+			for _, name := range append([]string{"ovn", "amphora"}, names...) {
+				if slices.Contains(names, name) {
+					return name, nil
+				}
+			}
+		}
+		return choose("load balancer provider", wanted, names, func(n string) (string, string) { return n, n })
+	})
+}
+
+// deleteBalancer deletes a load balancer with everything in it and waits until it is gone. A floating IP on its VIP stays and
+// has to be released before.
+func (s *Session) deleteBalancer(ctx context.Context, id, name string) error {
+	asked := false
+	return wait.For(ctx, "load balancer "+name+" to be gone", s.every()/2, func(ctx context.Context) (string, bool, error) {
+		if !asked {
+			// PENDING_*: Octavia takes the call later, or is at it already.
+			err := remove(ctx, s.Cloud, balancerCollection, "/"+id+"?cascade=true")
+			if asked = err == nil; err != nil && !openstack.IsImmutable(err) {
+				return "", false, openstack.Wrap(err, "deleting load balancer %s", name)
+			}
+		}
+		x, err := get[loadbalancers.LoadBalancer](ctx, s.Cloud, balancerCollection, id)
+		switch {
+		case openstack.IsNotFound(err):
+			return "", true, nil
+		case err != nil:
+			return "", false, err
+		case x.ProvisioningStatus == "ERROR" && asked:
+			return "", false, errors.New("deleting it ended in ERROR")
+		}
+		asked = asked || x.ProvisioningStatus == "PENDING_DELETE"
+		return x.ProvisioningStatus, x.ProvisioningStatus == "DELETED", nil
+	})
+}

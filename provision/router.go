@@ -1,0 +1,125 @@
+package provision
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
+
+	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+)
+
+// Router joins the stack's networks and gives them a way out, "STACK/router".
+type Router struct {
+	Base
+	External string // name or id of the external network
+}
+
+// Router declares the stack's router with its gateway on the external network.
+func (s *Session) Router(external string) *Router {
+	return &Router{s.base("router", "main", s.Name("router")), external}
+}
+
+// Observe implements [graph.Resource].
+func (r *Router) Observe(context.Context) (graph.State, error) {
+	found, err := sole("router", r.name, r.s.found.Routers,
+		func(x routers.Router) bool { return x.Name == r.name }, func(x routers.Router) string { return x.ID })
+	if found == nil || err != nil {
+		return graph.State{}, err
+	}
+	r.id = found.ID
+	if found.GatewayInfo.NetworkID == "" {
+		return graph.State{Phase: graph.Drifted, ID: r.id, Detail: "has no external gateway"}, nil
+	}
+	return graph.State{Phase: graph.Ready, ID: r.id}, nil
+}
+
+// Apply implements [graph.Resource].
+func (r *Router) Apply(ctx context.Context) error {
+	external, err := r.s.ExternalNetwork(ctx, r.External)
+	if err != nil {
+		return err
+	}
+	gateway := map[string]any{"external_gateway_info": map[string]any{"network_id": external}}
+	if r.id != "" {
+		err := call(ctx, r.s.Cloud, routerCollection, http.MethodPut, "/"+r.id, map[string]any{"router": gateway})
+		return openstack.Wrap(err, "giving router %s its gateway on %s", r.name, r.External)
+	}
+	made, err := create[routers.Router](ctx, r.s, routerCollection, r.s.born(r.name, gateway))
+	if err != nil {
+		return openstack.Wrap(err, "creating router %s", r.name)
+	}
+	r.id = made.ID
+	r.s.note(func(v *Inventory) { v.Routers = append(v.Routers, *made) })
+	return nil
+}
+
+// ExternalNetwork finds the external network by name or id.
+func (s *Session) ExternalNetwork(ctx context.Context, name string) (string, error) {
+	return s.lookups.once(ctx, "external network "+name, func(ctx context.Context) (string, error) {
+		all, err := list[networks.Network](ctx, s.Cloud, networkCollection, "", url.Values{"router:external": {"true"}})
+		if err != nil {
+			return "", err
+		}
+		id, err := choose("external network", name, all, func(n networks.Network) (string, string) { return n.Name, n.ID })
+		return id, err
+	})
+}
+
+// RouterInterface connects the router to a subnet: by the subnet, which takes its gateway address, or by an explicit port.
+type RouterInterface struct {
+	Base
+	Router *Router
+	Subnet *Subnet
+	Port   *Port // nil for an interface by subnet
+}
+
+// RouterInterface declares the interface of r on n.
+func (s *Session) RouterInterface(role string, r *Router, n *Subnet) *RouterInterface {
+	return &RouterInterface{Base: s.base("interface", role, s.Name("router")+" on "+n.name, r, n), Router: r, Subnet: n}
+}
+
+// RouterInterfaceByPort declares the interface of r on n that uses port p.
+func (s *Session) RouterInterfaceByPort(role string, r *Router, n *Subnet, p *Port) *RouterInterface {
+	i := s.RouterInterface(role, r, n)
+	i.needs, i.Port = append(i.needs, p), p
+	return i
+}
+
+// Observe implements [graph.Resource].
+func (i *RouterInterface) Observe(context.Context) (graph.State, error) {
+	for _, p := range i.s.found.Ports {
+		if i.is(p) {
+			i.id = p.ID
+			return graph.State{Phase: graph.Ready, ID: p.ID, Detail: p.FixedIPs[0].IPAddress}, nil
+		}
+	}
+	return graph.State{}, nil
+}
+
+func (i *RouterInterface) is(p ports.Port) bool {
+	onSubnet := slices.ContainsFunc(p.FixedIPs, func(ip ports.IP) bool { return ip.SubnetID == i.Subnet.id })
+	return onSubnet && p.DeviceID == i.Router.id && isInterface(p)
+}
+
+// Apply implements [graph.Resource].
+func (i *RouterInterface) Apply(ctx context.Context) error {
+	body := map[string]any{"subnet_id": i.Subnet.id}
+	if i.Port != nil {
+		body = map[string]any{"port_id": i.Port.id}
+	}
+	err := call(ctx, i.s.Cloud, routerCollection, http.MethodPut, "/"+i.Router.id+"/add_router_interface", body)
+	if err != nil && ctx.Err() == nil {
+		// The call is not idempotent and may have been applied although its reply was lost: look before complaining.
+		all, lookErr := list[ports.Port](ctx, i.s.Cloud, portCollection, "", url.Values{"device_id": {i.Router.id}})
+		if lookErr == nil && slices.ContainsFunc(all, i.is) {
+			return nil
+		}
+	}
+	return openstack.Wrap(err, "connecting router %s to %s", i.Router.name, i.Subnet.name)
+}

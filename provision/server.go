@@ -1,0 +1,252 @@
+package provision
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+
+	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+	"github.com/kuryrctl/kuryrctl/internal/wait"
+)
+
+// Server is a node of the stack, booted on a port that exists already.
+type Server struct {
+	Base
+	Port          *Port
+	KeyPair       *KeyPair
+	Image, Flavor string // names or ids
+	Hostname      string
+	ConfigDrive   bool
+	// Login is the name to log in with, for an image; "" where it cannot be told. The server keeps it in its metadata, so that
+	// whoever finds the server knows it.
+	Login func(images.Image) (string, error)
+	// UserData is asked for just before the server is created, and again if it is created anew.
+	UserData func() ([]byte, error)
+
+	found *servers.Server
+	login string
+}
+
+// LoginMetadata is the key of a server's metadata under which its login is kept.
+const LoginMetadata = "kuryrctl:login"
+
+// LoginName is the name to log in with; "" before the server exists.
+func (v *Server) LoginName() string { return v.login }
+
+// Server declares the server "STACK/ROLE" on port p; after are further resources to have first, such as the trunk of p.
+func (s *Session) Server(role string, p *Port, key *KeyPair, after ...graph.Resource) *Server {
+	return &Server{Base: s.base("server", role, s.Name(role), append([]graph.Resource{p, key}, after...)...), Port: p, KeyPair: key}
+}
+
+// Observe implements [graph.Resource].
+func (v *Server) Observe(context.Context) (graph.State, error) {
+	found, err := sole("server", v.name, v.s.found.Servers,
+		func(x servers.Server) bool { return x.Name == v.name }, func(x servers.Server) string { return x.ID })
+	if found == nil || err != nil {
+		return graph.State{}, err
+	}
+	v.id, v.found, v.login = found.ID, found, found.Metadata[LoginMetadata]
+	state := graph.State{ID: v.id, Detail: found.Status}
+	switch found.Status {
+	case "ACTIVE":
+		state.Phase, state.Detail = graph.Ready, v.Port.address.String()
+	case "BUILD", "REBOOT", "HARD_REBOOT":
+		state.Phase = graph.Pending
+	case "ERROR":
+		state.Phase, state.Detail = graph.Failed, "ERROR: "+found.Fault.Message
+	default:
+		state.Phase = graph.Drifted
+	}
+	return state, nil
+}
+
+// Apply implements [graph.Resource]. A server in ERROR is replaced once: it holds its port, and nothing heals it.
+func (v *Server) Apply(ctx context.Context) error {
+	if v.found != nil && v.found.Status == "ERROR" {
+		if err := v.s.deleteServer(ctx, v.id, v.name); err != nil {
+			return err
+		}
+		v.id, v.found = "", nil
+	}
+	switch {
+	case v.found == nil:
+		if err := v.create(ctx); err != nil {
+			return openstack.Wrap(err, "creating server %s", v.name)
+		}
+	case v.found.Status == "SHUTOFF":
+		err := call(ctx, v.s.Cloud, serverCollection, http.MethodPost, "/"+v.id+"/action", map[string]any{"os-start": nil})
+		if err != nil && !openstack.IsConflict(err) {
+			return openstack.Wrap(err, "starting server %s", v.name)
+		}
+	}
+	return v.waitActive(ctx)
+}
+
+func (v *Server) create(ctx context.Context) error {
+	image, err := v.s.Image(ctx, v.Image)
+	if err != nil {
+		return err
+	}
+	flavor, err := v.s.Flavor(ctx, v.Flavor)
+	if err != nil {
+		return err
+	}
+	if v.login, err = v.Login(image); err != nil {
+		return err
+	}
+	userData, err := v.UserData()
+	if err != nil {
+		return err
+	}
+	metadata := openstack.ServerMetadata(v.s.Stack, string(v.key))
+	metadata[LoginMetadata] = v.login
+	body := map[string]any{
+		"name": v.name, "imageRef": image.ID, "flavorRef": flavor, "key_name": v.KeyPair.id, "metadata": metadata,
+		// Encoded here because gophercloud sends bytes that happen to be valid base64 as they are.
+		"user_data": base64.StdEncoding.EncodeToString(userData),
+		"networks":  []map[string]string{{"port": v.Port.id}},
+	}
+	if v.ConfigDrive {
+		body["config_drive"] = true
+	}
+	c := serverCollection
+	if v.s.computeVersion(ctx) >= 90 { // 2.90 lets the name differ from the host name; before it, cloud-init alone sets it
+		body["hostname"] = v.Hostname
+		c = c.at("2.90")
+	}
+	made, err := create[servers.Server](ctx, v.s, c, birth{body, url.Values{"name": {"^" + regexp.QuoteMeta(v.name) + "$"}}})
+	if err != nil {
+		return err
+	}
+	v.id = made.ID
+	return nil
+}
+
+// waitActive waits for Nova. The create call answers 202 and scheduling fails afterwards, so ERROR is looked for too.
+func (v *Server) waitActive(ctx context.Context) error {
+	begin, listed := time.Now(), false
+	return wait.For(ctx, "server "+v.name+" to become ACTIVE", v.s.every(), func(ctx context.Context) (string, bool, error) {
+		x, err := v.s.servers.look(ctx, v.s, v.id)
+		switch {
+		case err != nil:
+			return "", false, err
+		case x == nil && (listed || time.Since(begin) > consistency):
+			return "", false, errors.New("it has disappeared from the cloud")
+		case x == nil:
+			return "not listed yet", false, nil
+		case x.Status == "ERROR":
+			return "", false, fmt.Errorf("the cloud could not boot it: %s", v.fault(ctx, x))
+		}
+		listed = true
+		if x.Status == "ACTIVE" {
+			v.s.note(func(i *Inventory) {
+				i.Servers = put(i.Servers, *x, func(x servers.Server) string { return x.ID })
+			})
+		}
+		return x.Status, x.Status == "ACTIVE", nil
+	})
+}
+
+// consistency is how long a new object may be missing from a list: cells and database replicas answer late.
+const consistency = 10 * time.Second
+
+// fault asks for the reason of an ERROR; some clouds leave it out of lists.
+func (v *Server) fault(ctx context.Context, x *servers.Server) string {
+	if x.Fault.Message == "" {
+		if one, err := get[servers.Server](ctx, v.s.Cloud, serverCollection, x.ID); err == nil {
+			x = one
+		}
+	}
+	if x.Fault.Message == "" {
+		return "it gives no reason"
+	}
+	return x.Fault.Message
+}
+
+// listServers lists the servers under the stack's name. Nova's name filter is a regular expression.
+func (s *Session) listServers(ctx context.Context) ([]servers.Server, error) {
+	return list[servers.Server](ctx, s.Cloud, serverCollection, "/detail", url.Values{"name": {"^" + regexp.QuoteMeta(s.Stack+"/")}})
+}
+
+// deleteServer deletes a server and waits until it is gone, since until then it holds its port and its trunk.
+func (s *Session) deleteServer(ctx context.Context, id, name string) error {
+	if err := remove(ctx, s.Cloud, serverCollection, "/"+id); err != nil {
+		return openstack.Wrap(err, "deleting server %s", name)
+	}
+	asked := time.Now()
+	return wait.For(ctx, "server "+name+" to be gone", s.every()/2, func(ctx context.Context) (string, bool, error) {
+		x, err := s.servers.look(ctx, s, id)
+		if err != nil {
+			return "", false, err
+		}
+		if x == nil {
+			return "", s.servers.since(asked), nil
+		}
+		if x.Status == "ERROR" && s.servers.since(asked) && x.TaskState == "" {
+			return "", false, fmt.Errorf("deleting it ended in ERROR: %s", x.Fault.Message)
+		}
+		return x.Status, false, nil
+	})
+}
+
+// poller shares one list of servers between all who wait for one: the number of calls does not grow with the number of nodes.
+type poller struct {
+	mu   sync.Mutex
+	at   time.Time // when the last list was asked for
+	seen map[string]*servers.Server
+}
+
+// look returns the server as of a list not older than nine tenths of the poll interval, or nil if it is not there.
+func (p *poller) look(ctx context.Context, s *Session, id string) (*servers.Server, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.at) >= s.every()*9/10 {
+		at := time.Now()
+		all, err := s.listServers(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p.at, p.seen = at, map[string]*servers.Server{}
+		for i := range all {
+			p.seen[all[i].ID] = &all[i]
+		}
+	}
+	return p.seen[id], nil
+}
+
+// since reports whether the last list was asked for after t.
+func (p *poller) since(t time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.at.After(t)
+}
+
+// computeVersion is the minor number of the newest compute microversion (2.N), or 0 if the cloud does not tell.
+func (s *Session) computeVersion(ctx context.Context) int {
+	version, err := s.lookups.once(ctx, "compute version", func(ctx context.Context) (string, error) {
+		client, err := s.Cloud.Compute()
+		if err != nil {
+			return "", err
+		}
+		var doc struct{ Version struct{ Version string } }
+		_, err = client.Get(ctx, client.Endpoint, &doc, nil)
+		return doc.Version.Version, err
+	})
+	if err != nil {
+		return 0
+	}
+	minor, _ := strconv.Atoi(strings.TrimPrefix(version, "2."))
+	return minor
+}

@@ -1,0 +1,123 @@
+package stack
+
+import (
+	"net/netip"
+)
+
+// Config is what a person declares about a stack: the lab file, with flags and KURYRCTL_* over it. The keys are those of the
+// 2017 write-ups where they had one. Credentials are never in it; they come from clouds.yaml or OS_*.
+type Config struct {
+	// Image is the name or id of the servers' image; it needs cloud-init and ed25519 host keys.
+	Image string `yaml:"image"`
+	// SSHUser is the image's login. Empty asks the image (os_admin_user), then guesses from its name.
+	SSHUser string `yaml:"ssh_user"`
+	// PublicNet is the external network: the router's gateway and the floating IPs are on it.
+	PublicNet string `yaml:"public_net"`
+	// DNSDomain is the domain of the nodes' names.
+	DNSDomain string `yaml:"dns_domain"`
+	// DNSServers are the nodes' resolvers; none leaves it to the cloud.
+	DNSServers []Addr `yaml:"dns_servers"`
+	// ConfigDrive gives servers their metadata on a disk instead of over the network.
+	ConfigDrive bool `yaml:"config_drive"`
+	// OctaviaProvider of the load balancers; empty takes ovn where there is one.
+	OctaviaProvider string `yaml:"octavia_provider"`
+	// AdminCloud names a cloud in clouds.yaml with the right to raise the project's quotas; empty never touches them.
+	AdminCloud string `yaml:"admin_cloud"`
+
+	Masters  Nodes    `yaml:"masters"`
+	Workers  Nodes    `yaml:"workers"`
+	Networks Networks `yaml:"networks"`
+}
+
+// Nodes are the servers of one role.
+type Nodes struct {
+	Count  int    `yaml:"count"`
+	Flavor string `yaml:"flavor"` // name or id
+}
+
+// Networks are the three networks of a stack.
+type Networks struct {
+	VM      Network        `yaml:"vm"`
+	Pod     Network        `yaml:"pod"`
+	Service ServiceNetwork `yaml:"service"`
+}
+
+// Network is an address range and its gateway.
+type Network struct {
+	CIDR    Prefix `yaml:"cidr"`
+	Gateway Addr   `yaml:"gateway"` // empty is the first usable address
+}
+
+// ServiceNetwork is split: Kubernetes hands out the lower half of CIDR as ClusterIPs, Neutron allocates in the upper half. In one
+// undivided range each would sooner or later hand out what the other already gave away.
+type ServiceNetwork struct {
+	CIDR    Prefix `yaml:"cidr"`
+	Gateway Addr   `yaml:"gateway"` // of the router's port; empty is the last usable address
+	APIVIP  Addr   `yaml:"api_vip"` // of the API's load balancer, the ClusterIP of default/kubernetes; empty is the first usable address
+}
+
+// Defaults are the values of what a lab file leaves out.
+func Defaults() Config {
+	return Config{
+		Image:     "debian-13",
+		PublicNet: "public",
+		DNSDomain: "kuryr.internal",
+		Masters:   Nodes{Count: 1, Flavor: "m1.medium"},
+		Workers:   Nodes{Count: 2, Flavor: "m1.large"},
+		Networks: Networks{
+			VM:      Network{CIDR: prefix("10.11.0.0/24")},
+			Pod:     Network{CIDR: prefix("10.10.0.0/16")},
+			Service: ServiceNetwork{CIDR: prefix("172.30.0.0/16")},
+		},
+	}
+}
+
+func prefix(s string) Prefix { return Prefix{netip.MustParsePrefix(s)} }
+
+// complete fills in what follows from other values. It is called on validated prefixes only.
+func (c *Config) complete() {
+	for _, n := range []*Network{&c.Networks.VM, &c.Networks.Pod} {
+		if !n.Gateway.IsValid() {
+			n.Gateway = Addr{n.CIDR.Addr().Next()}
+		}
+	}
+	service := &c.Networks.Service
+	if !service.Gateway.IsValid() {
+		service.Gateway = Addr{last(service.CIDR.Prefix).Prev()}
+	}
+	if !service.APIVIP.IsValid() {
+		service.APIVIP = Addr{service.CIDR.Addr().Next()}
+	}
+}
+
+// ClusterIPs is the half of the service range that Kubernetes hands out.
+func (n ServiceNetwork) ClusterIPs() netip.Prefix {
+	return netip.PrefixFrom(n.CIDR.Addr(), n.CIDR.Bits()+1)
+}
+
+// Pool is the part of the service range that Neutron allocates from: the upper half without its first address, the gateway
+// and the broadcast address.
+func (n ServiceNetwork) Pool() [2]netip.Addr {
+	return [2]netip.Addr{last(n.ClusterIPs()).Next().Next(), last(n.CIDR.Prefix).Prev().Prev()}
+}
+
+// APIMasters are the indices of the masters that run the API server. Of two, the first runs etcd and the second the API, as
+// in the 2017 write-up; one or three run both.
+func (c Config) APIMasters() []int {
+	switch c.Masters.Count {
+	case 2:
+		return []int{1}
+	case 3:
+		return []int{0, 1, 2}
+	}
+	return []int{0}
+}
+
+// last is the highest address of an IPv4 prefix, its broadcast address.
+func last(p netip.Prefix) netip.Addr {
+	a := p.Masked().Addr().As4()
+	for bit := p.Bits(); bit < 32; bit++ {
+		a[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(a)
+}

@@ -1,0 +1,165 @@
+package stack_test
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/kuryrctl/kuryrctl/stack"
+)
+
+func decode(t *testing.T, text string) (stack.Config, error) {
+	t.Helper()
+	c := stack.Defaults()
+	return c, c.Decode(strings.NewReader(text), "lab.yaml")
+}
+
+func TestDecodeReportsEveryProblemWithItsLine(t *testing.T) {
+	_, err := decode(t, `image: debian-13
+publicnet: public
+masters:
+  count: two
+  flavour: m1.medium
+networks:
+  vm: {cidr: 10.11.0.0}
+  pod:
+    cidr: 10.10.0.0/16
+    gatway: 10.10.0.1
+  service:
+    gateway: over there
+frobnicate: 7
+`)
+	want := `reading lab.yaml: 7 problems
+  line 2: unknown key "publicnet"; did you mean "public_net"?
+  line 4: this is no str ` + "`two`" + `: a whole number is wanted
+  line 5: unknown key "flavour"; did you mean "flavor"?
+  line 7: "10.11.0.0" is not a CIDR such as 10.11.0.0/24
+  line 10: unknown key "gatway"; did you mean "gateway"?
+  line 12: "over there" is not an IP address
+  line 13: unknown key "frobnicate"; known here: image, ssh_user, public_net, dns_domain, dns_servers, config_drive, octavia_provider, admin_cloud, masters, workers, networks`
+	if err == nil || err.Error() != want {
+		t.Fatalf("got:\n%v\nwant:\n%s", err, want)
+	}
+}
+
+func TestDecodeKeepsDefaultsForWhatIsLeftOut(t *testing.T) {
+	for _, text := range []string{"", "workers: {count: 2}\n"} {
+		c, err := decode(t, text)
+		if err != nil || c.Image != "debian-13" || c.Workers.Flavor != "m1.large" || c.Networks.VM.CIDR.String() != "10.11.0.0/24" {
+			t.Fatalf("%q: %+v, %v", text, c, err)
+		}
+	}
+}
+
+func TestDecodeRefusesASecondDocumentAndBrokenYAML(t *testing.T) {
+	for text, want := range map[string]string{
+		"image: a\n---\nimage: b\n": "one document",
+		"image: [a\n":               "reading lab.yaml: line",
+		"image: a\nimage: b\n":      "line 2",
+	} {
+		if _, err := decode(t, text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestValidateRefusesWhatCannotWork(t *testing.T) {
+	for name, x := range map[string]struct{ text, want string }{
+		"overlap":               {"networks: {pod: {cidr: 10.11.0.0/16}}", "networks.pod.cidr 10.11.0.0/16 overlaps networks.vm.cidr 10.11.0.0/24"},
+		"host bits":             {"networks: {vm: {cidr: 10.11.0.7/24}}", "10.11.0.0/24 is meant"},
+		"IPv6":                  {"networks: {vm: {cidr: 'fd00::/64'}}", "is not IPv4"},
+		"too small":             {"networks: {service: {cidr: 172.30.0.0/27}}", "its prefix length must be /8 to /26"},
+		"gateway of ClusterIPs": {"networks: {service: {gateway: 172.30.0.254}}", "inside 172.30.0.0/17, which Kubernetes hands out as ClusterIPs: use 172.30.255.254"},
+		"gateway in the pool":   {"networks: {service: {gateway: 172.30.200.1}}", "must be the last usable address"},
+		"VIP outside":           {"networks: {service: {api_vip: 172.30.200.1}}", "not a usable address of 172.30.0.0/17"},
+		"vm gateway":            {"networks: {vm: {gateway: 10.11.1.1}}", "networks.vm.gateway 10.11.1.1 is not a usable address of 10.11.0.0/24"},
+		"broadcast":             {"networks: {vm: {gateway: 10.11.0.255}}", "not a usable address"},
+		"four masters":          {"masters: {count: 4}", "masters.count is 4"},
+		"no workers":            {"workers: {count: 0}", "workers.count is 0"},
+		"too many nodes":        {"networks: {vm: {cidr: 10.11.0.0/28}}\nworkers: {count: 20}", "has 12 addresses for servers; 21 nodes"},
+		"domain":                {"dns_domain: 'no domain'", "not a domain name"},
+		"no image":              {"image: ''", "image is empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := decode(t, x.text)
+			if err == nil {
+				err = c.Validate()
+			}
+			if err == nil || !strings.Contains(err.Error(), x.want) {
+				t.Fatalf("got %v, want %q", err, x.want)
+			}
+		})
+	}
+}
+
+func TestValidateReportsAllProblemsAtOnce(t *testing.T) {
+	c, err := decode(t, "image: ''\nmasters: {count: 0}\nnetworks: {pod: {cidr: 10.11.0.0/24}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var problems *stack.Problems
+	if err := c.Validate(); !errors.As(err, &problems) || len(problems.Errors) != 3 {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestTheServiceNetworkIsDividedAsDocumented(t *testing.T) {
+	c := stack.Defaults()
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	s := c.Networks.Service
+	got := []string{s.ClusterIPs().String(), s.Pool()[0].String(), s.Pool()[1].String(), s.Gateway.String(), s.APIVIP.String()}
+	want := []string{"172.30.0.0/17", "172.30.128.1", "172.30.255.253", "172.30.255.254", "172.30.0.1"}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+}
+
+// Whatever the service range: no address belongs to two of ClusterIPs, pool, gateway.
+func TestServiceAddressesNeverMeet(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		bits := rapid.IntRange(8, 26).Draw(t, "bits")
+		a := netip.AddrFrom4([4]byte{192, byte(rapid.IntRange(0, 255).Draw(t, "b")), byte(rapid.IntRange(0, 255).Draw(t, "c")), 0})
+		c := stack.Defaults()
+		c.Networks.Service.CIDR = stack.Prefix{Prefix: netip.PrefixFrom(a, bits).Masked()}
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		s := c.Networks.Service
+		pool, cluster := s.Pool(), s.ClusterIPs()
+		if cluster.Contains(pool[0]) || cluster.Contains(s.Gateway.Addr) || !cluster.Contains(s.APIVIP.Addr) ||
+			pool[1].Next() != s.Gateway.Addr || !pool[0].Less(pool[1]) || !s.CIDR.Contains(pool[0]) || !s.CIDR.Contains(s.Gateway.Addr) {
+			t.Fatalf("%s: ClusterIPs %s, pool %v, gateway %s", s.CIDR, cluster, pool, s.Gateway)
+		}
+	})
+}
+
+func TestStackNamesFitEverywhereTheyGo(t *testing.T) {
+	for _, good := range []string{"demo", "a", "demo-2", strings.Repeat("a", 32)} {
+		if err := stack.CheckName(good); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range []string{"", "Demo", "2demo", "demo-", "de/mo", "de mo", "démo", strings.Repeat("a", 33)} {
+		if stack.CheckName(bad) == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add("image: x\nnetworks: {vm: {cidr: 10.0.0.0/8}}")
+	f.Add("masters: [1]")
+	f.Fuzz(func(t *testing.T, text string) {
+		c := stack.Defaults()
+		if c.Decode(strings.NewReader(text), "lab.yaml") == nil {
+			_ = c.Validate() // whatever it says, it does not panic
+		}
+	})
+}

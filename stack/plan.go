@@ -1,0 +1,196 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+	"github.com/kuryrctl/kuryrctl/provision"
+)
+
+// Action is what `stack` would do about a row of a plan.
+type Action string
+
+// The actions. What is extra is reported and never touched by `stack`.
+const (
+	Create Action = "+"
+	Repair Action = "~"
+	Keep   Action = "="
+	Extra  Action = "-"
+)
+
+// Change is one row of a plan.
+type Change struct {
+	Action Action `json:"action"`
+	Key    string `json:"key"` // kind "." role, or kind and name of what is extra
+	Phase  string `json:"phase"`
+	Detail string `json:"detail,omitempty"`
+	ID     string `json:"id,omitempty"`
+}
+
+// Plan joins what is declared with what is there.
+type Plan struct {
+	Stack   string   `json:"stack"`
+	UUID    string   `json:"uuid,omitempty"` // "" while the stack does not exist
+	Changes []Change `json:"changes"`
+}
+
+// HasChanges reports whether anything is not as declared.
+func (p *Plan) HasChanges() bool {
+	return slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Action != Keep })
+}
+
+// Plan looks and changes nothing.
+func (s *Stack) Plan(ctx context.Context, c Config) (*Plan, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	found, err := s.session.Discover(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.Design(c).Graph.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Stack: s.Name, UUID: found.UUID()}
+	claimed := map[string]bool{}
+	for _, row := range rows {
+		claimed[row.State.ID] = true
+		p.Changes = append(p.Changes, Change{action(row.State.Phase), string(row.Key), row.State.Phase.String(), row.State.Detail, row.State.ID})
+	}
+	for _, o := range s.session.Owned() {
+		if !claimed[o.ID] {
+			p.Changes = append(p.Changes, Change{Extra, o.Kind + " " + o.Name, "extra", o.Detail, o.ID})
+		}
+	}
+	return p, nil
+}
+
+func action(p graph.Phase) Action {
+	switch p {
+	case graph.Absent:
+		return Create
+	case graph.Ready:
+		return Keep
+	}
+	return Repair
+}
+
+// UpOptions are how a stack is built.
+type UpOptions struct {
+	Parallel int // resources worked on at once; what waits does not count
+	On       func(graph.Event)
+}
+
+// Up makes the stack what c declares. Running it again goes on where it was stopped and repairs what has drifted; it deletes
+// nothing but servers and load balancers in ERROR, which it replaces.
+func (s *Stack) Up(ctx context.Context, c Config, o UpOptions) (*View, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	found, err := s.session.Discover(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if found.KeyPair != nil && !s.local.hasKey() {
+		return nil, ErrElsewhere
+	}
+	lab := s.Design(c)
+	if len(found.Servers) < len(lab.Nodes) {
+		if err := s.preflight(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	if err := lab.Graph.Apply(ctx, o.Parallel, o.On); err != nil {
+		return nil, err
+	}
+	return s.view(), nil
+}
+
+// ErrElsewhere means that the stack was made on another machine, where its key is.
+var ErrElsewhere = errors.New("the stack was made on another machine and its private key is not here")
+
+// preflight looks up everything that a new server or network needs and that we do not make, so that a misspelt flavor is known
+// before the first write and not after the twentieth.
+func (s *Stack) preflight(ctx context.Context, c Config) error {
+	problems := &Problems{ErrorFormat: listed("the cloud lacks what the stack needs")}
+	note := func(err error) {
+		if err != nil {
+			problems = multierror.Append(problems, err)
+		}
+	}
+	image, err := s.session.Image(ctx, c.Image)
+	if note(err); err == nil {
+		_, err = c.login(image)
+		note(err)
+	}
+	_, err = s.session.Flavor(ctx, c.Masters.Flavor)
+	note(err)
+	if c.Workers.Flavor != c.Masters.Flavor {
+		_, err = s.session.Flavor(ctx, c.Workers.Flavor)
+		note(err)
+	}
+	_, err = s.session.ExternalNetwork(ctx, c.PublicNet)
+	note(err)
+	_, err = s.session.Cloud.LoadBalancer()
+	note(err)
+	extensions, err := s.session.Cloud.Extensions(ctx)
+	note(err)
+	if err == nil && !extensions.Has("trunk") {
+		note(errNoTrunks)
+	}
+	return problems.ErrorOrNil()
+}
+
+var errNoTrunks = errors.New("Neutron has no extension \"trunk\", and pods are subports of a trunk: the operator adds `trunk` to service_plugins in neutron.conf")
+
+// Removal is what `unstack` would do.
+type Removal struct {
+	Stack   string             `json:"stack"`
+	UUID    string             `json:"uuid,omitempty"`
+	Objects []provision.Object `json:"objects"` // in the order of deletion
+	Foreign []provision.Object `json:"foreign"` // what is not ours and stops it
+}
+
+// Removal looks what there is to remove. It needs no declaration, no local file and no living server.
+func (s *Stack) Removal(ctx context.Context) (*Removal, error) {
+	found, err := s.session.Discover(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Removal{Stack: s.Name, UUID: found.UUID(), Objects: s.session.Owned(), Foreign: s.session.Foreign()}, nil
+}
+
+// ErrLeftovers means that something of the stack is still there after it was removed.
+var ErrLeftovers = errors.New("something of the stack is left")
+
+// Down removes what [Stack.Removal] found and looks again, to prove that nothing is left. Secrets on this machine go last.
+func (s *Stack) Down(ctx context.Context, r *Removal, o UpOptions) error {
+	if len(r.Foreign) > 0 {
+		return provision.ErrForeign
+	}
+	removing := s.session.Removal().Apply(ctx, o.Parallel, o.On)
+	if ctx.Err() != nil {
+		return removing
+	}
+	left, err := s.Removal(ctx)
+	if err != nil {
+		return errors.Join(removing, err)
+	}
+	if len(left.Objects) > 0 {
+		problems := &Problems{ErrorFormat: listed("after removing " + s.Name)}
+		for _, x := range left.Objects {
+			problems = multierror.Append(problems, errors.New(x.String()+" is still there"))
+		}
+		return errors.Join(ErrLeftovers, problems, removing)
+	}
+	if removing != nil && !openstack.IsNotFound(removing) {
+		return removing
+	}
+	return s.local.forget()
+}

@@ -1,0 +1,75 @@
+// Package stack says what a lab consists of and leads it through its life: declared, planned, built, looked at, removed.
+//
+// It owns the declaration ([Config]), the one function that turns it into resources ([Stack.Design]), the joins of what is declared
+// with what is there (plan, up, show, down, doctor), and the few secrets kept on this machine. It refuses to know how OpenStack is
+// spoken to (package provision), how a host is reached (package bootstrap/ssh), or what a terminal looks like.
+package stack
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+	"github.com/kuryrctl/kuryrctl/provision"
+)
+
+// Stack is one named stack in one project, for the time of one command.
+type Stack struct {
+	Name string
+
+	session *provision.Session
+	local   local
+	dial    Dialer
+	log     *slog.Logger
+	pins    func() (*ssh.Pins, error) // one for all: two would overwrite each other's file
+	hosts   []*host                   // whose connections Close ends
+}
+
+// Dialer reaches addresses of the cloud; nil is the ordinary way, the lab's cloud is dialed from inside its network namespace.
+type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// Options are what a command knows beyond the declaration.
+type Options struct {
+	Dial Dialer
+	Log  *slog.Logger
+	// State is the directory for secrets; "" is kuryrctl below XDG_STATE_HOME.
+	State string
+	Poll  time.Duration // between two looks at what changes by itself; 0 is one second
+}
+
+// Open prepares a stack; it asks nothing of the cloud. Close it when done.
+func Open(cloud *openstack.Cloud, name string, o Options) (*Stack, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	l, err := openLocal(o.State, cloud.ProjectID(), name)
+	if err != nil {
+		return nil, err
+	}
+	session := provision.NewSession(cloud, name)
+	if session.Poll = o.Poll; session.Poll == 0 {
+		session.Poll = time.Second
+	}
+	return &Stack{Name: name, session: session, local: l, dial: o.Dial, log: o.Log, pins: sync.OnceValues(l.pins)}, nil
+}
+
+// Close ends the connections to hosts.
+func (s *Stack) Close() {
+	for _, h := range slices.Backward(s.hosts) { // the jump host is the first
+		h.close()
+	}
+}
+
+// KeyPath is where the stack's private SSH key is, or an error that says where it might be.
+func (s *Stack) KeyPath() (string, error) {
+	if !s.local.hasKey() {
+		return "", fmt.Errorf("%w %s: the private key is kept only where the stack was made (here it would be %s)", ErrNoKey, s.Name, s.local.keyPath())
+	}
+	return s.local.keyPath(), nil
+}

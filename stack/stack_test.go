@@ -1,0 +1,476 @@
+package stack_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/internal/labtest"
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
+	"github.com/kuryrctl/kuryrctl/internal/wait"
+	"github.com/kuryrctl/kuryrctl/provision"
+	"github.com/kuryrctl/kuryrctl/stack"
+)
+
+// open logs in anew, as every command does.
+func open(t *testing.T, lab *labtest.Lab, name string) *stack.Stack {
+	t.Helper()
+	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: lab.CloudsYAML(), Backoff: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := stack.Open(cloud, name, stack.Options{Dial: lab.Dial, State: lab.State, Poll: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func up(t *testing.T, lab *labtest.Lab, name string, c stack.Config) (*stack.View, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	return open(t, lab, name).Up(ctx, c, stack.UpOptions{Parallel: 8})
+}
+
+func down(t *testing.T, lab *labtest.Lab, name string) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s := open(t, lab, name)
+	r, err := s.Removal(ctx)
+	if err != nil {
+		return err
+	}
+	return s.Down(ctx, r, stack.UpOptions{Parallel: 8})
+}
+
+func mustUp(t *testing.T, lab *labtest.Lab, name string, c stack.Config) *stack.View {
+	t.Helper()
+	v, err := up(t, lab, name, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func mustDown(t *testing.T, lab *labtest.Lab, name string) {
+	t.Helper()
+	if err := down(t, lab, name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// uuid is in the names that the cloud makes up.
+var uuid = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+
+// left is what is in the cloud, without what differs between two runs.
+func left(lab *labtest.Lab) []string {
+	all := lab.Left()
+	for i := range all {
+		all[i] = uuid.ReplaceAllString(all[i], "ID")
+	}
+	slices.Sort(all)
+	return all
+}
+
+func empty(t *testing.T, lab *labtest.Lab) {
+	t.Helper()
+	if all := left(lab); len(all) > 0 {
+		t.Fatalf("left in the cloud:\n%s", strings.Join(all, "\n"))
+	}
+}
+
+func TestAStackIsBuiltFoundAgainAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	v := mustUp(t, lab, "demo", stack.Defaults())
+	writes, reads := len(lab.Writes()), len(lab.Reads())
+	t.Logf("built with %d writes and %d reads", writes, reads)
+	if writes > 22 || writes+reads > 50 {
+		t.Errorf("%d writes and %d requests in all; the budget is 22 and 50", writes, writes+reads)
+	}
+	if len(v.Nodes) != 3 || v.UUID == "" || len(v.Networks) != 3 || len(v.LoadBalancers) != 1 || v.LoadBalancers[0].VIP != "172.30.0.1" {
+		t.Fatalf("view: %+v", v)
+	}
+	for _, n := range v.Nodes {
+		if n.Status != "ACTIVE" || n.ServerID == "" || n.Address == "" || (n.TrunkID != "") != (n.Role == "worker") || (n.FloatingIP != "") != (n.Name == "master-0") || n.Login != "debian" {
+			t.Errorf("node %+v", n)
+		}
+	}
+	shown, err := open(t, lab, "demo").Show(t.Context())
+	if err != nil || fmt.Sprint(shown) != fmt.Sprint(v) {
+		t.Errorf("the report of the run and what is shown afterwards differ (%v):\n%+v\n%+v", err, v, shown)
+	}
+
+	lab.ResetLog()
+	mustUp(t, lab, "demo", stack.Defaults())
+	if w, r := lab.Writes(), lab.Reads(); len(w) != 0 || len(r) > 12 {
+		t.Errorf("an idle run made %d writes and %d reads: %v", len(w), len(r), w)
+	}
+	p, err := open(t, lab, "demo").Plan(t.Context(), stack.Defaults())
+	if err != nil || p.HasChanges() {
+		t.Errorf("plan of what was just built: %+v, %v", p, err)
+	}
+
+	lab.ResetLog()
+	mustDown(t, lab, "demo")
+	t.Logf("removed with %d writes and %d reads", len(lab.Writes()), len(lab.Reads()))
+	empty(t, lab)
+	if _, err := os.Stat(filepath.Join(lab.State, "stacks", lab.ProjectID(), "demo")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("secrets of a removed stack are still there (%v)", err)
+	}
+}
+
+func TestEveryTopologyGetsTheRightAPIMembers(t *testing.T) {
+	t.Parallel()
+	for masters, members := range map[int][]string{1: {"demo/master-0"}, 2: {"demo/master-1"}, 3: {"demo/master-0", "demo/master-1", "demo/master-2"}} {
+		t.Run(fmt.Sprint(masters), func(t *testing.T) {
+			t.Parallel()
+			lab := labtest.New(t, []string{"demo"})
+			c := stack.Defaults()
+			c.Masters.Count = masters
+			mustUp(t, lab, "demo", c)
+			var got []string
+			for _, x := range left(lab) {
+				if name, ok := strings.CutPrefix(x, "member "); ok {
+					got = append(got, name)
+				}
+			}
+			if !slices.Equal(got, members) {
+				t.Fatalf("members %v, want %v", got, members)
+			}
+			mustDown(t, lab, "demo")
+			empty(t, lab)
+		})
+	}
+}
+
+func TestPlanWritesNothingAndTellsWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	p, err := open(t, lab, "demo").Plan(t.Context(), stack.Defaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range p.Changes {
+		if c.Action != stack.Create {
+			t.Errorf("on an empty cloud: %+v", c)
+		}
+	}
+	if len(lab.Writes()) != 0 {
+		t.Errorf("plan wrote: %v", lab.Writes())
+	}
+	mustUp(t, lab, "demo", stack.Defaults())
+	lab.Delete("trunk", "demo/worker-1")
+	lab.Set("server", "demo/worker-0", "status", "SHUTOFF")
+	smaller := stack.Defaults()
+	smaller.Workers.Count = 1
+	if p, err = open(t, lab, "demo").Plan(t.Context(), stack.Defaults()); err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]stack.Action{}
+	for _, c := range p.Changes {
+		rows[c.Key] = c.Action
+	}
+	if rows["trunk.worker-1"] != stack.Create || rows["server.worker-0"] != stack.Repair || rows["network.vm"] != stack.Keep {
+		t.Errorf("rows: %v", rows)
+	}
+	if p, err = open(t, lab, "demo").Plan(t.Context(), smaller); err != nil {
+		t.Fatal(err)
+	}
+	extra := 0
+	for _, c := range p.Changes {
+		if c.Action == stack.Extra {
+			extra++
+		}
+	}
+	if extra != 2 { // the second worker's port and server; its trunk is gone
+		t.Errorf("%d extra rows: %+v", extra, p.Changes)
+	}
+}
+
+func TestDriftIsRepaired(t *testing.T) {
+	t.Parallel()
+	for name, harm := range map[string]func(*labtest.Lab){
+		"a server stopped":         func(l *labtest.Lab) { l.Set("server", "demo/worker-0", "status", "SHUTOFF") },
+		"a server in ERROR":        func(l *labtest.Lab) { l.Set("server", "demo/worker-0", "status", "ERROR") },
+		"a load balancer in ERROR": func(l *labtest.Lab) { l.Set("loadbalancer", "demo/api-lb", "provisioning_status", "ERROR") },
+		"a member gone":            func(l *labtest.Lab) { l.Delete("member", "demo/master-0") },
+		"a health monitor gone":    func(l *labtest.Lab) { l.Delete("healthmonitor", "demo/api-lb") },
+		"a key pair gone":          func(l *labtest.Lab) { l.Delete("keypair", "kuryrctl-demo-"+l.ProjectID()[:8]) },
+		"a credential's secret gone": func(l *labtest.Lab) {
+			os.Remove(filepath.Join(l.State, "stacks", l.ProjectID(), "demo", "application-credential.json"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			lab := labtest.New(t, []string{"demo"})
+			mustUp(t, lab, "demo", stack.Defaults())
+			before := left(lab)
+			harm(lab)
+			p, err := open(t, lab, "demo").Plan(t.Context(), stack.Defaults())
+			if err != nil || !p.HasChanges() {
+				t.Fatalf("plan sees nothing (%v): %+v", err, p)
+			}
+			mustUp(t, lab, "demo", stack.Defaults())
+			if after := left(lab); !slices.Equal(before, after) {
+				t.Errorf("before:\n%v\nafter:\n%v", before, after)
+			}
+			if p, err = open(t, lab, "demo").Plan(t.Context(), stack.Defaults()); err != nil || p.HasChanges() {
+				t.Errorf("plan after the repair: %+v, %v", p, err)
+			}
+			mustDown(t, lab, "demo")
+			empty(t, lab)
+		})
+	}
+}
+
+// The heart of it: whatever call a run is cut off after, the next one ends in the same state, and nothing is made twice.
+func TestCutAfterEveryWriteAndRunAgain(t *testing.T) {
+	t.Parallel()
+	reference := labtest.New(t, []string{"demo"})
+	mustUp(t, reference, "demo", stack.Defaults())
+	want, writes := left(reference), len(reference.Writes())
+	for _, how := range []struct {
+		name string
+		cut  func(*labtest.Lab, int)
+	}{
+		{"after the answer", func(l *labtest.Lab, n int) { l.CutAfter(n) }},
+		{"before the answer", func(l *labtest.Lab, n int) { l.CutReply(n) }},
+	} {
+		for n := 1; n <= writes; n++ {
+			t.Run(fmt.Sprintf("%s of write %d", how.name, n), func(t *testing.T) {
+				t.Parallel()
+				lab := labtest.New(t, []string{"demo"})
+				how.cut(lab, n)
+				if _, err := up(t, lab, "demo", stack.Defaults()); err == nil {
+					t.Fatal("the cut was not noticed")
+				}
+				lab.Heal()
+				mustUp(t, lab, "demo", stack.Defaults())
+				if got := left(lab); !slices.Equal(got, want) {
+					t.Fatalf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+				}
+				mustDown(t, lab, "demo")
+				empty(t, lab)
+			})
+		}
+	}
+}
+
+func TestCutAfterEveryWriteAndRemove(t *testing.T) {
+	t.Parallel()
+	reference := labtest.New(t, []string{"demo"})
+	mustUp(t, reference, "demo", stack.Defaults())
+	for n := 1; n < len(reference.Writes()); n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			lab := labtest.New(t, []string{"demo"})
+			lab.CutAfter(n)
+			if _, err := up(t, lab, "demo", stack.Defaults()); err == nil {
+				t.Fatal("the cut was not noticed")
+			}
+			lab.Heal()
+			lab.State = t.TempDir() // another machine: neither key nor pins
+			mustDown(t, lab, "demo")
+			empty(t, lab)
+		})
+	}
+}
+
+func TestRemovalCutAfterEveryWriteIsResumed(t *testing.T) {
+	t.Parallel()
+	reference := labtest.New(t, []string{"demo"})
+	mustUp(t, reference, "demo", stack.Defaults())
+	reference.ResetLog()
+	mustDown(t, reference, "demo")
+	for n := 1; n < len(reference.Writes()); n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			lab := labtest.New(t, []string{"demo"})
+			mustUp(t, lab, "demo", stack.Defaults())
+			lab.CutAfter(n)
+			if err := down(t, lab, "demo"); err == nil {
+				t.Fatal("the cut was not noticed")
+			}
+			lab.Heal()
+			mustDown(t, lab, "demo")
+			empty(t, lab)
+		})
+	}
+}
+
+func TestStacksOfSimilarNamesNeverTouchEachOther(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo", "demo-2"})
+	second := stack.Defaults()
+	second.Networks.VM.CIDR = prefix(t, "10.12.0.0/24")
+	mustUp(t, lab, "demo-2", second)
+	before := left(lab)
+	mustUp(t, lab, "demo", stack.Defaults())
+	p, err := open(t, lab, "demo-2").Plan(t.Context(), second)
+	if err != nil || p.HasChanges() {
+		t.Errorf("demo changed the plan of demo-2: %+v, %v", p, err)
+	}
+	mustDown(t, lab, "demo")
+	if after := left(lab); !slices.Equal(before, after) {
+		t.Errorf("demo-2 before:\n%v\nafter:\n%v", before, after)
+	}
+	names, err := stack.List(t.Context(), connect(t, lab))
+	if err != nil || !slices.Equal(names, []string{"demo-2"}) {
+		t.Errorf("stacks: %v, %v", names, err)
+	}
+	mustDown(t, lab, "demo-2")
+	empty(t, lab)
+}
+
+func TestForeignObjectsStopTheRemovalBeforeItsFirstWrite(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	v := mustUp(t, lab, "demo", stack.Defaults())
+	client, err := connect(t, lab).Network()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made struct{ Port struct{ ID string } }
+	body := map[string]any{"port": map[string]any{"network_id": v.Networks[2].ID, "name": "somebody's"}}
+	if _, err := client.Post(t.Context(), client.ServiceURL("ports"), body, &made, nil); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, lab, "demo")
+	r, err := s.Removal(t.Context())
+	if err != nil || len(r.Foreign) != 1 || r.Foreign[0].Name != "somebody's" {
+		t.Fatalf("foreign: %+v, %v", r, err)
+	}
+	lab.ResetLog()
+	if err := s.Down(t.Context(), r, stack.UpOptions{}); !errors.Is(err, provision.ErrForeign) || len(lab.Writes()) != 0 {
+		t.Fatalf("%v after %d writes", err, len(lab.Writes()))
+	}
+	lab.Delete("port", "somebody's")
+	mustDown(t, lab, "demo")
+	empty(t, lab)
+}
+
+func TestAMissingFlavorIsKnownBeforeTheFirstWrite(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	c := stack.Defaults()
+	c.Workers.Flavor, c.Image = "m1.lagre", "debain-13"
+	_, err := up(t, lab, "demo", c)
+	if err == nil || len(lab.Writes()) != 0 || !strings.Contains(err.Error(), `flavor "m1.lagre"`) || !strings.Contains(err.Error(), `image "debain-13"`) {
+		t.Fatalf("%d writes, %v", len(lab.Writes()), err)
+	}
+	if !strings.Contains(err.Error(), "m1.large") {
+		t.Errorf("the error does not say what there is: %v", err)
+	}
+}
+
+func TestAProviderThatRefusesTreesGetsThemPieceByPiece(t *testing.T) {
+	t.Parallel()
+	for _, provider := range []string{"ovn", "amphora"} {
+		t.Run(provider, func(t *testing.T) {
+			t.Parallel()
+			lab := labtest.New(t, []string{"demo"}, openstacktest.RefuseTrees(), openstacktest.Provider(provider))
+			mustUp(t, lab, "demo", stack.Defaults())
+			whole := labtest.New(t, []string{"demo"}, openstacktest.Provider(provider))
+			mustUp(t, whole, "demo", stack.Defaults())
+			if got, want := left(lab), left(whole); !slices.Equal(got, want) {
+				t.Fatalf("got:\n%v\nwant:\n%v", got, want)
+			}
+		})
+	}
+}
+
+func TestTheOVSRulesOfTrunksAreObeyed(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"}, openstacktest.MechanismOVS())
+	mustUp(t, lab, "demo", stack.Defaults())
+	mustDown(t, lab, "demo")
+	empty(t, lab)
+}
+
+func TestAFullQuotaIsNamedAndHeals(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"}, openstacktest.Quota("network", "trunk", 1))
+	_, err := up(t, lab, "demo", stack.Defaults())
+	if !openstack.IsQuota(err) || !strings.Contains(err.Error(), "creating trunk demo/worker-") {
+		t.Fatalf("got %v", err)
+	}
+	mustDown(t, lab, "demo")
+	empty(t, lab)
+}
+
+func TestAnInterruptFinishesCallsAndTheNextRunGoesOn(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	stop := make(chan struct{})
+	ctx := wait.WithStop(t.Context(), stop)
+	stopped := false
+	_, err := open(t, lab, "demo").Up(ctx, stack.Defaults(), stack.UpOptions{Parallel: 8, On: func(e graph.Event) {
+		if e.Kind == graph.Done && strings.HasPrefix(string(e.Key), "trunk.") && !stopped {
+			stopped = true
+			close(stop)
+		}
+	}})
+	if !errors.Is(err, wait.ErrStopping) {
+		t.Fatalf("got %v", err)
+	}
+	for _, w := range lab.Writes() {
+		if w.Status == 0 || w.Status >= 400 {
+			t.Errorf("a call was cut off: %+v", w)
+		}
+	}
+	mustUp(t, lab, "demo", stack.Defaults())
+}
+
+func TestAnotherMachineIsToldWhereTheKeyIs(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	mustUp(t, lab, "demo", stack.Defaults())
+	lab.State = t.TempDir()
+	lab.ResetLog()
+	if _, err := up(t, lab, "demo", stack.Defaults()); !errors.Is(err, stack.ErrElsewhere) || len(lab.Writes()) != 0 {
+		t.Fatalf("%v after %d writes", err, len(lab.Writes()))
+	}
+	mustDown(t, lab, "demo")
+	empty(t, lab)
+}
+
+func TestAHostWithAnotherKeyIsNeverTrusted(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	mustUp(t, lab, "demo", stack.Defaults())
+	lab.Host("demo/worker-0").SetHostKey(nil)
+	_, err := up(t, lab, "demo", stack.Defaults())
+	if err == nil || !strings.Contains(err.Error(), "host.worker-0") || !strings.Contains(err.Error(), "SHA256:") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func connect(t *testing.T, lab *labtest.Lab) *openstack.Cloud {
+	t.Helper()
+	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: lab.CloudsYAML()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cloud
+}
+
+func prefix(t *testing.T, s string) (p stack.Prefix) {
+	t.Helper()
+	if err := p.Prefix.UnmarshalText([]byte(s)); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}

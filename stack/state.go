@@ -1,0 +1,123 @@
+package stack
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
+)
+
+// local is the stack's directory on this machine: secrets (the SSH key, the application credential) and pins of host keys. It
+// never says what belongs to the stack; losing it loses the way in, not ownership.
+type local struct{ dir string }
+
+// stateHome is where kuryrctl keeps what must outlive a command, per the XDG base directory specification.
+func stateHome() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "kuryrctl"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the state directory: %w", err)
+	}
+	return filepath.Join(home, ".local", "state", "kuryrctl"), nil
+}
+
+// openLocal names the directory of a stack in a project. The project is part of it: two clouds may each have a stack "demo".
+func openLocal(home, projectID, name string) (l local, err error) {
+	if home == "" {
+		home, err = stateHome()
+	}
+	return local{filepath.Join(home, "stacks", projectID, name)}, err
+}
+
+// FindKey is the path of the private key of a stack known on this machine, without asking any cloud. It is an error when there
+// is none, or when several projects have a stack of that name.
+func FindKey(name string) (string, error) {
+	home, err := stateHome()
+	if err != nil {
+		return "", err
+	}
+	paths, err := filepath.Glob(filepath.Join(home, "stacks", "*", name, "id_ed25519"))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("looking for the key of %s: %w", name, err)
+	case len(paths) == 0:
+		return "", fmt.Errorf("%w %s: the private key is kept only where the stack was made, below %s", ErrNoKey, name, filepath.Join(home, "stacks"))
+	case len(paths) > 1:
+		return "", fmt.Errorf("%d projects have a stack %s: name the cloud with --cloud", len(paths), name)
+	}
+	return paths[0], nil
+}
+
+// ErrNoKey means that this machine has no key of a stack.
+var ErrNoKey = errors.New("there is no key on this machine for stack")
+
+func (l local) keyPath() string { return filepath.Join(l.dir, "id_ed25519") }
+
+// hasKey reports whether the stack's private key is here.
+func (l local) hasKey() bool {
+	_, err := os.Stat(l.keyPath())
+	return err == nil
+}
+
+// publicKey returns the public half, making the key if there is none.
+func (l local) publicKey(comment string) (string, error) {
+	public, err := os.ReadFile(l.keyPath() + ".pub")
+	if err == nil && l.hasKey() {
+		return string(public), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("reading the stack's key: %w", err)
+	}
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+		return "", fmt.Errorf("making the stack's directory: %w", err)
+	}
+	os.Remove(l.keyPath() + ".pub") // of a pair whose private half was never written
+	pair, err := ssh.NewUserKey(comment)
+	if err != nil {
+		return "", err
+	}
+	return pair.Public, pair.Save(l.keyPath())
+}
+
+func (l local) signer() (ssh.Signer, error) { return ssh.LoadUserKey(l.keyPath()) }
+
+func (l local) pins() (*ssh.Pins, error) { return ssh.LoadPins(filepath.Join(l.dir, "hosts.json")) }
+
+// credential is the stack's application credential as kept here.
+type credential struct {
+	ID     string `json:"id"`
+	Secret string `json:"secret"`
+}
+
+func (l local) credentialPath() string { return filepath.Join(l.dir, "application-credential.json") }
+
+// hasCredential reports whether the secret of the credential with this id is here.
+func (l local) hasCredential(id string) bool {
+	var c credential
+	text, err := os.ReadFile(l.credentialPath())
+	return err == nil && json.Unmarshal(text, &c) == nil && c.ID == id && c.Secret != ""
+}
+
+func (l local) keepCredential(id, secret string) error {
+	text, err := json.Marshal(credential{id, secret})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+		return fmt.Errorf("keeping the application credential: %w", err)
+	}
+	temporary := l.credentialPath() + ".new"
+	if err := os.WriteFile(temporary, text, 0o600); err != nil {
+		return fmt.Errorf("keeping the application credential: %w", err)
+	}
+	return os.Rename(temporary, l.credentialPath())
+}
+
+// forget removes everything kept of the stack.
+func (l local) forget() error { return os.RemoveAll(l.dir) }
