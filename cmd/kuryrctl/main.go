@@ -1,30 +1,20 @@
 // Command kuryrctl turns an OpenStack project into a Kubernetes cluster whose pods and VMs live on the same Neutron networks.
 //
 // The package owns flags, terminal output, hints and exit codes, and nothing else: what a stack is lives in package stack,
-// OpenStack in package provision, the lab's own cloud in package bootstrap/cloud.
+// OpenStack in package provision, the lab's own cloud in package bootstrap/cloud. There is one file for each verb; what verbs share
+// is in app.go, how they end in errors.go.
 package main
 
 import (
 	"context"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
-
-// run is the whole program without the process around it, so that tests can call it.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRootCommand()
-	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	return exitCode(root.ExecuteContext(ctx), stderr)
+	signals := make(chan os.Signal, 2) // a person's first and second interrupt, should they come at once
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	os.Exit(a.run(context.Background(), os.Args[1:], signals))
 }

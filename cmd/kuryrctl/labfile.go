@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/kuryrctl/kuryrctl/stack"
+)
+
+// labFile is a declaration on the command line: a file, and flags for single values of it.
+type labFile struct {
+	path  string
+	flags *pflag.FlagSet
+}
+
+// addLabFile gives cmd the flags of a declaration.
+func addLabFile(cmd *cobra.Command) *labFile {
+	l := &labFile{flags: cmd.Flags()}
+	f := l.flags
+	f.StringVarP(&l.path, "file", "f", "", "the lab file, - for standard input; without one the defaults are declared")
+	d := stack.Defaults()
+	l.over(&d, func(name, usage string, at any) {
+		switch at.(type) {
+		case *string:
+			f.String(name, "", usage)
+		case *int:
+			f.Int(name, 0, usage)
+		case *bool:
+			f.Bool(name, false, usage)
+		}
+		f.Lookup(name).DefValue = "" // that of the lab file, which is not known here
+	})
+	cobra.CheckErr(cmd.MarkFlagFilename("file", "yaml", "yml"))
+	return l
+}
+
+// over visits the values of a declaration that flags stand for.
+func (l *labFile) over(c *stack.Config, visit func(name, usage string, at any)) {
+	visit("image", "image of the servers, name or id", &c.Image)
+	visit("ssh-user", "login of the image", &c.SSHUser)
+	visit("public-net", "external network", &c.PublicNet)
+	visit("dns-domain", "domain of the nodes' names", &c.DNSDomain)
+	visit("config-drive", "give servers their metadata on a disk", &c.ConfigDrive)
+	visit("octavia-provider", "provider of the load balancers", &c.OctaviaProvider)
+	visit("admin-cloud", "cloud in clouds.yaml that may raise the project's quotas", &c.AdminCloud)
+	visit("masters", "number of masters, 1 to 3", &c.Masters.Count)
+	visit("workers", "number of workers", &c.Workers.Count)
+	visit("master-flavor", "flavor of the masters", &c.Masters.Flavor)
+	visit("worker-flavor", "flavor of the workers", &c.Workers.Flavor)
+}
+
+// load reads and checks the declaration: the defaults, the file over them, the flags over both.
+func (l *labFile) load(stdin io.Reader) (stack.Config, error) {
+	c := stack.Defaults()
+	if err := l.decode(&c, stdin); err != nil {
+		return c, usageError{err}
+	}
+	var errs []error
+	l.over(&c, func(name, _ string, at any) {
+		if !l.flags.Changed(name) {
+			return
+		}
+		var err error
+		switch at := at.(type) {
+		case *string:
+			*at, err = l.flags.GetString(name)
+		case *int:
+			*at, err = l.flags.GetInt(name)
+		case *bool:
+			*at, err = l.flags.GetBool(name)
+		}
+		errs = append(errs, err)
+	})
+	if err := errors.Join(append(errs, c.Validate())...); err != nil {
+		return c, usageError{err}
+	}
+	return c, nil
+}
+
+func (l *labFile) decode(c *stack.Config, stdin io.Reader) error {
+	switch l.path {
+	case "":
+		return nil
+	case "-":
+		return c.Decode(stdin, "standard input")
+	}
+	f, err := os.Open(l.path)
+	if err != nil {
+		return fmt.Errorf("reading the lab file: %w", err)
+	}
+	defer f.Close()
+	return c.Decode(f, l.path)
+}

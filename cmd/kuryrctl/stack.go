@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kuryrctl/kuryrctl/stack"
+)
+
+// names are the arguments that a verb wants, all of them.
+func names(wanted ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(wanted):
+			return fmt.Errorf("%s: %s is missing; usage: %s", cmd.CommandPath(), wanted[len(args)], cmd.UseLine())
+		case len(args) > len(wanted):
+			return fmt.Errorf("%s: %q is too much; usage: %s", cmd.CommandPath(), args[len(wanted)], cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// work is how a verb that changes the cloud goes about it.
+type work struct {
+	progress string
+	timings  bool
+	parallel int
+	timeout  time.Duration
+}
+
+func addWork(cmd *cobra.Command, timeout time.Duration) *work {
+	w := &work{}
+	f := cmd.Flags()
+	f.StringVar(&w.progress, "progress", "auto", "how to tell what is going on: tree, plain, json (one event a line), or auto: tree on a terminal")
+	f.BoolVar(&w.timings, "timings", false, "at the end, print what took how long and how many API calls were made")
+	f.IntVar(&w.parallel, "parallel", 32, "resources to work on at once; those that wait do not count")
+	f.DurationVar(&w.timeout, "timeout", timeout, "give up after this time")
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("progress", cobra.FixedCompletions(progressModes(), cobra.ShellCompDirectiveNoFileComp)))
+	return w
+}
+
+// do runs one change of the cloud with its progress shown. The first interrupt lets calls in flight end.
+func (w *work) do(ctx context.Context, a *app, title string, change func(context.Context, stack.UpOptions) error) (*timings, error) {
+	if w.parallel < 1 {
+		return nil, usageError{fmt.Errorf("--parallel %d: at least one resource has to be worked on", w.parallel)}
+	}
+	p, err := a.newProgress(w.progress, title)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	a.interrupt.finishFirst(func() { p.say("finishing the calls in flight; interrupt again to stop at once") })
+	t := &timings{begin: time.Now()}
+	ctx, cancel := context.WithTimeoutCause(ctx, w.timeout, fmt.Errorf("the time of --timeout %s is over", w.timeout))
+	defer cancel()
+	err = change(ctx, stack.UpOptions{Parallel: w.parallel, On: t.and(p.event)})
+	if errors.Is(err, context.DeadlineExceeded) && context.Cause(ctx) != nil {
+		err = errors.Join(err, context.Cause(ctx))
+	}
+	return t, err
+}
+
+func (a *app) newStackCommand() *cobra.Command {
+	var up bool
+	cmd := &cobra.Command{
+		Use:   "stack NAME",
+		Short: "Make the cloud hold what is declared: networks, trunks, servers, load balancer",
+		Long: `Make the cloud hold what is declared. It can be run again at any time: what is ready is left alone, what was cut off goes on, what
+has drifted is repaired. It deletes nothing but servers and load balancers in ERROR, which it replaces.
+
+The first interrupt (Ctrl-C) lets calls in flight end, the second cuts them off; after either, run the same command again to go on.`,
+		Example: "  kuryrctl stack demo\n  kuryrctl stack demo -f examples/superfluidity.yaml --timings\n  kuryrctl stack demo --cloud lab --up",
+		Args:    names("NAME"),
+
+		ValidArgsFunction: a.completeStacks,
+	}
+	lab, format, w := addLabFile(cmd), addOutput(cmd), addWork(cmd, time.Hour)
+	cmd.Flags().BoolVar(&up, "up", false, "start the cloud lab first if it does not run")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		config, err := lab.load(a.stdin)
+		if err != nil {
+			return err
+		}
+		if err := a.bringUp(cmd, up); err != nil {
+			return err
+		}
+		c, s, err := a.open(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		var v *stack.View
+		t, err := w.do(cmd.Context(), a, args[0], func(ctx context.Context, o stack.UpOptions) (err error) {
+			v, err = s.Up(ctx, config, o)
+			return err
+		})
+		if w.timings && t != nil {
+			t.print(a.stderr, c.Calls())
+		}
+		if err != nil {
+			return err
+		}
+		a.say("%s is as declared after %s", args[0], time.Since(t.begin).Round(100*time.Millisecond))
+		if err := printView(a.stdout, format, v); err != nil {
+			return err
+		}
+		next(a.stderr, a, v)
+		return nil
+	}
+	return cmd
+}
+
+// next tells what one may want to do with a stack that was just made.
+func next(w io.Writer, a *app, v *stack.View) {
+	cloud := ""
+	if a.cloud != "" {
+		cloud = " --cloud " + a.cloud
+	}
+	fmt.Fprintf(w, "next:\n")
+	for _, n := range v.Nodes[:min(1, len(v.Nodes))] {
+		fmt.Fprintf(w, "  kuryrctl ssh %s %s%s\n", v.Name, n.Name, cloud)
+	}
+	fmt.Fprintf(w, "  kuryrctl show %s%s\n  kuryrctl unstack %s%s\n", v.Name, cloud, v.Name, cloud)
+}

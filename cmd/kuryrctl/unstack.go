@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kuryrctl/kuryrctl/provision"
+	"github.com/kuryrctl/kuryrctl/stack"
+)
+
+func (a *app) newUnstackCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "unstack NAME",
+		Short: "Remove every trace of a stack, and look again to prove it",
+		Long: `Remove every object in the cloud that has the stack's mark, whoever of its programs made it, then look again and fail if anything is
+left. It needs no lab file, no key and no living server, and works for stacks that were never finished.
+
+What somebody else hung on the stack's networks is not touched: it is listed, nothing is removed, and the exit code is 3.`,
+		Example: "  kuryrctl unstack demo\n  kuryrctl unstack demo --yes --progress json",
+		Args:    names("NAME"),
+
+		ValidArgsFunction: a.completeStacks,
+	}
+	format, w := addOutput(cmd), addWork(cmd, 30*time.Minute)
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		c, s, err := a.open(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		r, err := s.Removal(ctx)
+		if err != nil {
+			return err
+		}
+		if err := format.print(a.stdout, r, removalTable(r)); err != nil {
+			return err
+		}
+		if n := len(r.Foreign); n > 0 {
+			for _, o := range r.Foreign {
+				a.say("not of %s: %s, id %s", args[0], o, o.ID)
+			}
+			return provision.ErrForeign
+		}
+		if err := a.mayRemove(ctx, r, yes); err != nil {
+			return err
+		}
+		t, err := w.do(ctx, a, args[0], func(ctx context.Context, o stack.UpOptions) error { return s.Down(ctx, r, o) })
+		if w.timings && t != nil {
+			t.print(a.stderr, c.Calls())
+		}
+		if err != nil {
+			return err
+		}
+		a.say("nothing of %s is in project %s of cloud %s", args[0], c.ProjectName(), c.Name)
+		return nil
+	}
+	return cmd
+}
+
+// mayRemove gets a person's consent. Nothing to remove needs none.
+func (a *app) mayRemove(ctx context.Context, r *stack.Removal, yes bool) error {
+	if yes || len(r.Objects) == 0 {
+		return nil
+	}
+	yes, asked := a.confirm(ctx, fmt.Sprintf("Remove these %d objects of %s?", len(r.Objects), r.Stack))
+	switch {
+	case !asked:
+		return usageError{errors.New("removing needs --yes where nobody can be asked")}
+	case !yes:
+		return errors.New("nothing was removed")
+	}
+	return nil
+}
+
+func removalTable(r *stack.Removal) table {
+	t := table{columns: []column{{name: " "}, {name: "KIND"}, {name: "NAME"}, {name: "DETAIL"}, {name: "ID", wide: true}}}
+	for _, o := range r.Objects {
+		t.add(string(stack.Extra), o.Kind, o.Name, o.Detail, o.ID)
+	}
+	for _, o := range r.Foreign {
+		t.add("!", o.Kind, o.Name, o.Detail, o.ID)
+	}
+	return t
+}
