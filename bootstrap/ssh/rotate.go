@@ -71,7 +71,8 @@ func Rotate(ctx context.Context, client *Client, pins *Pins) error {
 }
 
 // generateScript prints the public half, read from the private one: of two files a crash may have left the wrong one.
-const generateScript = `set -eu
+const generateScript = `# generate the next host key
+set -eu
 umask 077
 next=/etc/ssh/kuryrctl_next_host_key
 if ! ssh-keygen -y -P '' -f "$next" 2>/dev/null; then
@@ -98,7 +99,8 @@ func generate(ctx context.Context, client *Client) (string, error) {
 // service. sshd is asked first whether it would start: a restart of one that would not locks everybody out. It is restarted
 // and not reloaded because a socket-activated sshd (Ubuntu) need not survive a reload; sessions go on, for the units kill only
 // the listener. The unit is ssh on Debian and Ubuntu, sshd elsewhere.
-const installScript = `set -eu
+const installScript = `# install the next host key
+set -eu
 umask 077
 next=/etc/ssh/kuryrctl_next_host_key
 key=/etc/ssh/ssh_host_ed25519_key
@@ -165,6 +167,6 @@ sync /var/lib/cloud
 
 func clean(ctx context.Context, client *Client, old string) error {
 	blob := strings.Fields(old)[1]
-	_, err := client.Run(ctx, Command{Line: "old=" + Quote(blob) + "\n" + cleanScript, Sudo: true})
+	_, err := client.Run(ctx, Command{Line: "# remove the injected host key\nold=" + Quote(blob) + "\n" + cleanScript, Sudo: true})
 	return err
 }

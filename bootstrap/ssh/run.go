@@ -15,8 +15,10 @@ import (
 
 // Command is one command line for the login shell of a host.
 type Command struct {
-	Line  string    // seen by everybody on the host and in logs: secrets go through Stdin
-	Stdin io.Reader // nil is empty
+	// Line is seen by everybody on the host and in logs: secrets go through Stdin. Of a script, the first line names it in
+	// errors; it may be a comment: "# install containerd".
+	Line  string
+	Stdin io.Reader // nil is empty; Run reads it to its end, or until the command or the context ends
 	Sudo  bool      // run as root with "sudo -n", which fails where a password would be asked for
 }
 
@@ -45,8 +47,9 @@ func (e *RunError) Error() string {
 }
 
 // Run runs a command and returns what it printed. A command that fails gives a [RunError], a connection that ends under it
-// [ErrLost]. When the context ends, the session is killed and Run returns at once; what runs under sudo may outlive that,
-// for the host kills with the rights of our user.
+// [ErrLost]. When the context ends, the session's processes are killed and Run returns at once. OpenSSH kills with the rights
+// of the user and not at all for root: what runs as root may go on, so a step that must not run twice at once takes a lock on
+// the host.
 func (c *Client) Run(ctx context.Context, cmd Command) (Output, error) {
 	line := cmd.Line
 	if cmd.Sudo && c.cfg.User != "root" { // root may live on a host without sudo
@@ -154,10 +157,13 @@ func lastLines(s string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// brief is a command as named in one line of an error or log.
+// brief is a command as named in one line of an error or log: its first line, or what a script says of itself there.
 func brief(line string) string {
 	const limit = 80
 	first, _, more := strings.Cut(strings.TrimSpace(line), "\n")
+	if title, ok := strings.CutPrefix(first, "# "); ok {
+		first, more = title, false
+	}
 	if r := []rune(first); len(r) > limit {
 		first, more = string(r[:limit]), true
 	}

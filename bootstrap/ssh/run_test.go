@@ -71,6 +71,23 @@ func TestRunErrorKeepsTheLastLines(t *testing.T) {
 	}
 }
 
+func TestAScriptIsNamedByItsFirstLine(t *testing.T) {
+	hosts := sshtest.New(t, "master-0")
+	hosts.Host("master-0").On("*", sshtest.Fail(1, ""))
+	c := dial(t, config(hosts, "master-0"))
+	for line, want := range map[string]string{
+		"# join the cluster\nset -eu\nkubeadm join": "join the cluster",
+		"set -eu\nkubeadm join":                     "set -eu...",
+		"kubeadm join":                              "kubeadm join",
+		strings.Repeat("ä", 81):                     strings.Repeat("ä", 80) + "...",
+	} {
+		_, err := c.Run(t.Context(), ssh.Command{Line: line})
+		if want := `running "` + want + `" on master-0: exit status 1`; err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
 func TestRunCountsSignalsAsShellsDo(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
 	hosts.Host("master-0").On("true", func(*sshtest.Exec) int { return -9 })
