@@ -23,7 +23,7 @@ func guestPackages() []string {
 	return []string{
 		"systemd-sysv", "dbus", "udev", "kmod", "linux-image-cloud-amd64", "initramfs-tools", "zstd",
 		"openssh-server", "cloud-init", "sudo", "ca-certificates", "curl", "iproute2", "iputils-ping", "netbase", "procps", "less",
-		"netcat-openbsd", "python3-minimal", "tcpdump", "util-linux", "mount", "libnss-myhostname",
+		"netcat-openbsd", "python3-minimal", "tcpdump", "util-linux", "mount", "e2fsprogs", "libnss-myhostname",
 		"iptables", "nftables", "conntrack", "ethtool", "socat", "ebtables",
 	}
 }

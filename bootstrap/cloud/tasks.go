@@ -159,7 +159,9 @@ func (s *supervisor) schemas(ctx context.Context) error {
 	var cmds []command
 	for _, line := range []string{
 		"neutron-db-manage --config-file /etc/neutron/neutron.conf --config-file /etc/neutron/plugins/ml2/ml2_conf.ini upgrade head",
-		"nova-manage api_db sync", "nova-manage cell_v2 map_cell0", "nova-manage cell_v2 create_cell --name cell1", "nova-manage db sync",
+		"nova-manage api_db sync", "nova-manage cell_v2 map_cell0",
+		// A template, filled from nova.conf: the row would keep the password of the bake otherwise.
+		"nova-manage cell_v2 create_cell --name cell1 --transport-url {scheme}://{username}:{password}@{hostname}:{port}/", "nova-manage db sync",
 		"placement-manage db sync", "glance-manage db_sync", "octavia-db-manage upgrade head",
 	} {
 		cmds = append(cmds, s.command("schemas", strings.Fields(line)...))
