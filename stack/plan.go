@@ -102,7 +102,7 @@ func (s *Stack) Up(ctx context.Context, c Config, o UpOptions) (*View, error) {
 	}
 	lab := s.Design(c)
 	if len(found.Servers) < len(lab.Nodes) {
-		if err := s.preflight(ctx, c); err != nil {
+		if err := s.preflight(ctx, c, lab); err != nil {
 			return nil, err
 		}
 	}
@@ -114,40 +114,6 @@ func (s *Stack) Up(ctx context.Context, c Config, o UpOptions) (*View, error) {
 
 // ErrElsewhere means that the stack was made on another machine, where its key is.
 var ErrElsewhere = errors.New("the stack was made on another machine and its private key is not here")
-
-// preflight looks up everything that a new server or network needs and that we do not make, so that a misspelt flavor is known
-// before the first write and not after the twentieth.
-func (s *Stack) preflight(ctx context.Context, c Config) error {
-	problems := &Problems{ErrorFormat: listed("the cloud lacks what the stack needs")}
-	note := func(err error) {
-		if err != nil {
-			problems = multierror.Append(problems, err)
-		}
-	}
-	image, err := s.session.Image(ctx, c.Image)
-	if note(err); err == nil {
-		_, err = c.login(image)
-		note(err)
-	}
-	_, err = s.session.Flavor(ctx, c.Masters.Flavor)
-	note(err)
-	if c.Workers.Flavor != c.Masters.Flavor {
-		_, err = s.session.Flavor(ctx, c.Workers.Flavor)
-		note(err)
-	}
-	_, err = s.session.ExternalNetwork(ctx, c.PublicNet)
-	note(err)
-	_, err = s.session.Cloud.LoadBalancer()
-	note(err)
-	extensions, err := s.session.Cloud.Extensions(ctx)
-	note(err)
-	if err == nil && !extensions.Has("trunk") {
-		note(errNoTrunks)
-	}
-	return problems.ErrorOrNil()
-}
-
-var errNoTrunks = errors.New("Neutron has no extension \"trunk\", and pods are subports of a trunk: the operator adds `trunk` to service_plugins in neutron.conf")
 
 // Removal is what `unstack` would do.
 type Removal struct {

@@ -25,6 +25,7 @@ type Stack struct {
 
 	session *provision.Session
 	local   local
+	admin   *openstack.Cloud
 	dial    Dialer
 	log     *slog.Logger
 	pins    func() (*ssh.Pins, error) // one for all: two would overwrite each other's file
@@ -38,6 +39,8 @@ type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 type Options struct {
 	Dial Dialer
 	Log  *slog.Logger
+	// Admin, if set, may raise the project's quotas.
+	Admin *openstack.Cloud
 	// State is the directory for secrets; "" is kuryrctl below XDG_STATE_HOME.
 	State string
 	Poll  time.Duration // between two looks at what changes by itself; 0 is one second
@@ -56,7 +59,7 @@ func Open(cloud *openstack.Cloud, name string, o Options) (*Stack, error) {
 	if session.Poll = o.Poll; session.Poll == 0 {
 		session.Poll = time.Second
 	}
-	return &Stack{Name: name, session: session, local: l, dial: o.Dial, log: o.Log, pins: sync.OnceValues(l.pins)}, nil
+	return &Stack{Name: name, session: session, local: l, admin: o.Admin, dial: o.Dial, log: o.Log, pins: sync.OnceValues(l.pins)}, nil
 }
 
 // Close ends the connections to hosts.

@@ -1,0 +1,203 @@
+package provision
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+)
+
+// Quota is one limit of the project. A Limit of -1 is none.
+type Quota struct {
+	Service     string // network, compute or load-balancer
+	Resource    string // in the words of that service's quota API
+	Option      string // of `openstack quota set`
+	Limit, Used int
+}
+
+// quotaNames ties the words of the three quota APIs to the options of `openstack quota set` (python-openstackclient, "quota set").
+var quotaNames = []Quota{
+	{Service: "network", Resource: "network", Option: "networks"},
+	{Service: "network", Resource: "subnet", Option: "subnets"},
+	{Service: "network", Resource: "router", Option: "routers"},
+	{Service: "network", Resource: "port", Option: "ports"},
+	{Service: "network", Resource: "trunk", Option: ""}, // Neutron counts trunks, the client cannot set them
+	{Service: "network", Resource: "floatingip", Option: "floating-ips"},
+	{Service: "network", Resource: "security_group", Option: "secgroups"},
+	{Service: "network", Resource: "security_group_rule", Option: "secgroup-rules"},
+	{Service: "compute", Resource: "instances", Option: "instances"},
+	{Service: "compute", Resource: "cores", Option: "cores"},
+	{Service: "compute", Resource: "ram", Option: "ram"},
+	{Service: "load-balancer", Resource: "load_balancer", Option: ""}, // set with `openstack loadbalancer quota set`
+	{Service: "load-balancer", Resource: "member", Option: ""},
+}
+
+// Quotas reads the project's limits and what is used of them.
+func (s *Session) Quotas(ctx context.Context) ([]Quota, error) {
+	var network struct {
+		Quota map[string]struct{ Limit, Used int }
+	}
+	var compute struct {
+		Limits struct{ Absolute map[string]int }
+	}
+	var balancer struct{ Quota map[string]int }
+	g, gctx := errgroup.WithContext(ctx)
+	read := func(service func(*openstack.Cloud) (*gophercloud.ServiceClient, error), path string, into any) {
+		g.Go(func() error {
+			client, err := service(s.Cloud)
+			if openstack.IsNoService(err) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			_, err = client.Get(gctx, client.ServiceURL(strings.Split(path, "/")...), into, nil)
+			return openstack.Wrap(err, "reading the quotas of the project")
+		})
+	}
+	project := s.Cloud.ProjectID()
+	read((*openstack.Cloud).Network, "quotas/"+project+"/details.json", &network)
+	read((*openstack.Cloud).Compute, "limits", &compute)
+	read((*openstack.Cloud).LoadBalancer, "lbaas/quotas/"+project, &balancer)
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	all := slices.Clone(quotaNames)
+	for i := range all {
+		q := &all[i]
+		q.Limit = -1
+		switch q.Service {
+		case "network":
+			if n, ok := network.Quota[q.Resource]; ok {
+				q.Limit, q.Used = n.Limit, n.Used
+			}
+		case "compute":
+			word := map[string][2]string{"instances": {"maxTotalInstances", "totalInstancesUsed"}, "cores": {"maxTotalCores", "totalCoresUsed"},
+				"ram": {"maxTotalRAMSize", "totalRAMUsed"}}[q.Resource]
+			if limit, ok := compute.Limits.Absolute[word[0]]; ok {
+				q.Limit, q.Used = limit, compute.Limits.Absolute[word[1]]
+			}
+		case "load-balancer":
+			if limit, ok := balancer.Quota[q.Resource]; ok {
+				q.Limit = limit
+			}
+		}
+	}
+	return all, s.countBalancers(ctx, all)
+}
+
+// countBalancers fills in what Octavia's quota API does not tell: how much is used. It asks only where there is a limit.
+func (s *Session) countBalancers(ctx context.Context, all []Quota) error {
+	for i := range all {
+		q := &all[i]
+		if q.Service != "load-balancer" || q.Limit < 0 || q.Resource != "load_balancer" {
+			continue
+		}
+		used, err := list[struct{ ID string }](ctx, s.Cloud, balancerCollection, "", map[string][]string{"project_id": {s.Cloud.ProjectID()}, "fields": {"id"}})
+		if err != nil {
+			return err
+		}
+		q.Used = len(used)
+	}
+	return nil
+}
+
+// Demand is what making r takes of the project's quotas, by the resource names of [Quota].
+func (s *Session) Demand(ctx context.Context, r graph.Resource) (map[string]int, error) {
+	switch r := r.(type) {
+	case *Network:
+		return map[string]int{"network": 1}, nil
+	case *Subnet:
+		return map[string]int{"subnet": 1}, nil
+	case *Router:
+		return map[string]int{"router": 1}, nil
+	case *RouterInterface:
+		if r.Port == nil {
+			return map[string]int{"port": 1}, nil
+		}
+	case *Port:
+		return map[string]int{"port": 1}, nil
+	case *Trunk:
+		return map[string]int{"trunk": 1}, nil
+	case *FloatingIP:
+		return map[string]int{"floatingip": 1}, nil
+	case *SecurityGroup:
+		return map[string]int{"security_group": 1, "security_group_rule": len(r.Rules) + 2}, nil // two for egress, made with the group
+	case *LoadBalancer:
+		return map[string]int{"load_balancer": 1, "member": len(r.Members), "port": 1}, nil
+	case *Server:
+		all, err := s.Flavors(ctx)
+		for _, f := range all {
+			if f.Name == r.Flavor || f.ID == r.Flavor {
+				return map[string]int{"instances": 1, "cores": f.VCPUs, "ram": f.RAM}, err
+			}
+		}
+		return map[string]int{"instances": 1}, err
+	}
+	return nil, nil
+}
+
+// Shortage is a quota with less room than is needed.
+type Shortage struct {
+	Quota
+	Needed int
+}
+
+func (x Shortage) String() string {
+	return fmt.Sprintf("%s: %d more are needed and %d are free (limit %d, in use %d)", x.Resource, x.Needed, max(x.Limit-x.Used, 0), x.Limit, x.Used)
+}
+
+// Command is what an administrator types to make room, or "" where the client has no command for it.
+func (x Shortage) Command(project string) string {
+	switch {
+	case x.Option != "":
+		return fmt.Sprintf("openstack quota set --%s %d %s", x.Option, x.Used+x.Needed, project)
+	case x.Service == "load-balancer":
+		return fmt.Sprintf("openstack loadbalancer quota set --%s %d %s", strings.ReplaceAll(x.Resource, "_", ""), x.Used+x.Needed, project)
+	}
+	return ""
+}
+
+// Shortages compares a demand with the quotas.
+func Shortages(quotas []Quota, demand map[string]int) []Shortage {
+	var all []Shortage
+	for _, q := range quotas {
+		if needed := demand[q.Resource]; q.Limit >= 0 && needed > q.Limit-q.Used {
+			all = append(all, Shortage{q, needed})
+		}
+	}
+	return all
+}
+
+// RaiseQuotas gives the project room for what is short. It acts as an administrator of the same cloud.
+func (s *Session) RaiseQuotas(ctx context.Context, admin *openstack.Cloud, short []Shortage) error {
+	raise := map[string]map[string]int{}
+	for _, x := range short {
+		if raise[x.Service] == nil {
+			raise[x.Service] = map[string]int{}
+		}
+		raise[x.Service][x.Resource] = x.Used + x.Needed
+	}
+	project := s.Cloud.ProjectID()
+	for _, service := range slices.Sorted(maps.Keys(raise)) {
+		c, one := collection{(*openstack.Cloud).Network, "quotas/" + project, "", ""}, "quota"
+		switch service {
+		case "compute":
+			c, one = collection{(*openstack.Cloud).Compute, "os-quota-sets/" + project, "", ""}, "quota_set"
+		case "load-balancer":
+			c = collection{(*openstack.Cloud).LoadBalancer, "lbaas/quotas/" + project, "", ""}
+		}
+		if err := call(ctx, admin, c, http.MethodPut, "", map[string]any{one: raise[service]}); err != nil {
+			return openstack.Wrap(err, "raising the %s quotas of project %s as %s", service, s.Cloud.ProjectName(), admin.Name)
+		}
+	}
+	return nil
+}

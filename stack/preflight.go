@@ -1,0 +1,107 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/provision"
+)
+
+var errNoTrunks = errors.New("Neutron has no extension \"trunk\", and pods are subports of a trunk: the operator adds `trunk` to service_plugins in neutron.conf")
+
+// preflight looks at everything that new resources need and that we do not make, so that a misspelt flavor or a full quota
+// is known before the first write and not after the twentieth. All problems are reported at once.
+func (s *Stack) preflight(ctx context.Context, c Config, lab *Lab) error {
+	problems := &Problems{ErrorFormat: listed("the cloud lacks what the stack needs")}
+	note := func(err error) bool {
+		if err != nil {
+			problems = multierror.Append(problems, err)
+		}
+		return err == nil
+	}
+	if image, err := s.session.Image(ctx, c.Image); note(err) {
+		_, err = c.login(image)
+		note(err)
+	}
+	for _, flavor := range c.flavors() {
+		_, err := s.session.Flavor(ctx, flavor)
+		note(err)
+	}
+	_, err := s.session.ExternalNetwork(ctx, c.PublicNet)
+	note(err)
+	_, err = s.session.Cloud.LoadBalancer()
+	note(err)
+	if extensions, err := s.session.Cloud.Extensions(ctx); note(err) && !extensions.Has("trunk") {
+		note(errNoTrunks)
+	}
+	short, err := s.shortages(ctx, lab)
+	if note(err) && len(short) > 0 && s.admin != nil {
+		note(s.session.RaiseQuotas(ctx, s.admin, short))
+		short = nil
+	}
+	for _, x := range short {
+		note(&ShortError{x, s.session.Cloud.ProjectName()})
+	}
+	return problems.ErrorOrNil()
+}
+
+// ShortError is a quota that is too small for what is declared.
+type ShortError struct {
+	provision.Shortage
+	Project string
+}
+
+func (e *ShortError) Error() string {
+	text := "the quota of " + e.Shortage.String()
+	if command := e.Command(e.Project); command != "" {
+		text += fmt.Sprintf("; an administrator makes room with `%s`", command)
+	}
+	return text
+}
+
+// flavors are the flavors that c uses, each once.
+func (c Config) flavors() []string {
+	if c.Masters.Flavor == c.Workers.Flavor {
+		return []string{c.Masters.Flavor}
+	}
+	return []string{c.Masters.Flavor, c.Workers.Flavor}
+}
+
+// shortages compares what the missing resources of lab take with the project's quotas.
+func (s *Stack) shortages(ctx context.Context, lab *Lab) ([]provision.Shortage, error) {
+	var cloud graph.Graph // without hosts, whose observation logs in to them
+	for _, r := range lab.Graph.Resources() {
+		if _, isHost := r.(*host); !isHost {
+			cloud.Add(r)
+		}
+	}
+	rows, err := cloud.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	demand := map[string]int{}
+	for i, r := range cloud.Resources() {
+		if rows[i].State.Phase != graph.Absent {
+			continue
+		}
+		takes, err := s.session.Demand(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		for what, n := range takes {
+			demand[what] += n
+		}
+	}
+	if len(demand) == 0 {
+		return nil, nil
+	}
+	quotas, err := s.session.Quotas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return provision.Shortages(quotas, demand), nil
+}
