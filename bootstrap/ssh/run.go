@@ -32,10 +32,10 @@ type RunError struct {
 	Host    string
 	Command string
 	Status  int    // exit status; 128 plus the number of the signal that ended it, as shells count; -1 if the host did not say
-	Output  string // last lines of both outputs in the order they came
+	Output  string // last lines of standard output, then of standard error: SSH does not keep the order between them
 }
 
-// errorLines is how much of a failed command's output an error carries.
+// errorLines is how many lines of each of a failed command's outputs an error carries.
 const errorLines = 20
 
 func (e *RunError) Error() string {
@@ -55,20 +55,21 @@ func (c *Client) Run(ctx context.Context, cmd Command) (Output, error) {
 	if cmd.Sudo && c.cfg.User != "root" { // root may live on a host without sudo
 		line = "sudo -n -- sh -c " + Quote(line)
 	}
-	var out outputs
+	var out struct{ stdout, stderr output }
 	begin := time.Now()
 	err := c.inSession(ctx, func(s *cryptossh.Session) error {
-		s.Stdin, s.Stdout, s.Stderr = cmd.Stdin, out.writer(&out.stdout), out.writer(&out.stderr)
+		s.Stdin, s.Stdout, s.Stderr = cmd.Stdin, &out.stdout, &out.stderr
 		return s.Run(line)
 	})
-	result, both := out.read()
+	result := Output{Stdout: out.stdout.String(), Stderr: out.stderr.String()}
 	status, ended := exitStatus(err)
 	c.log.Debug("ran", "command", brief(cmd.Line), "status", status, "took", time.Since(begin), "err", err)
 	switch {
 	case ended && status == 0:
 		return result, nil
 	case ended:
-		return result, &RunError{Host: c.cfg.Node, Command: cmd.Line, Status: status, Output: lastLines(both, errorLines)}
+		last := strings.TrimSpace(lastLines(result.Stdout, errorLines) + "\n" + lastLines(result.Stderr, errorLines))
+		return result, &RunError{Host: c.cfg.Node, Command: cmd.Line, Status: status, Output: last}
 	}
 	return result, fmt.Errorf("running %s on %s: %w", brief(cmd.Line), c.cfg.Node, err)
 }
@@ -120,36 +121,22 @@ func exitStatus(err error) (status int, ended bool) {
 	return -1, false
 }
 
-// outputs collects both outputs, apart and together. It is read while a session that was given up may still write.
-type outputs struct {
-	mu                   sync.Mutex
-	stdout, stderr, both bytes.Buffer
+// output collects what a command prints. It is read while a session that was given up may still write.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
 }
 
-type outputWriter struct {
-	o   *outputs
-	own *bytes.Buffer
-}
-
-func (o *outputs) writer(own *bytes.Buffer) io.Writer { return outputWriter{o, own} }
-
-func (w outputWriter) Write(p []byte) (int, error) {
-	w.o.mu.Lock()
-	defer w.o.mu.Unlock()
-	w.o.both.Write(p)
-	if extra := w.o.both.Len() - bothLimit; extra > bothLimit {
-		w.o.both.Next(extra)
-	}
-	return w.own.Write(p)
-}
-
-// bothLimit is how many bytes of the two outputs together are kept at least; up to twice as many before old ones go.
-const bothLimit = 16 << 10
-
-func (o *outputs) read() (Output, string) {
+func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return Output{Stdout: o.stdout.String(), Stderr: o.stderr.String()}, o.both.String()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
 }
 
 func lastLines(s string, n int) string {

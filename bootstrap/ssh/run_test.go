@@ -63,7 +63,7 @@ func TestRunErrorKeepsTheLastLines(t *testing.T) {
 	if want := `running "kubeadm init \..." on master-0: exit status 3: no room`; err.Error() != want {
 		t.Errorf("got %s, want %s", err, want)
 	}
-	if failed.Status != 3 || failed.Host != "master-0" || len(strings.Split(failed.Output, "\n")) != 20 || !strings.HasSuffix(failed.Output, "line 4999\nno room") {
+	if failed.Status != 3 || failed.Host != "master-0" || len(strings.Split(failed.Output, "\n")) != 21 || !strings.HasSuffix(failed.Output, "line 4999\nno room") {
 		t.Errorf("got %+v", failed)
 	}
 	if !strings.HasPrefix(out.Stdout, "line 0\n") || out.Stderr != "no room\n\n" {
