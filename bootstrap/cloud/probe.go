@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/kuryrctl/kuryrctl/internal/wait"
@@ -40,6 +41,15 @@ func listening(network, address string) probe {
 			return err
 		}
 		return conn.Close()
+	}
+}
+
+// present is for a service whose socket must not be tried: octavia-driver-agent reads from a connection that was closed without a
+// word for ever, and takes a whole core for it (_recv in octavia/api/drivers/driver_agent/driver_listener.py knows no end of file).
+func present(path string) probe {
+	return func(context.Context) error {
+		_, err := os.Stat(path)
+		return err
 	}
 }
 

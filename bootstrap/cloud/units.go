@@ -91,7 +91,7 @@ func (s *supervisor) units() *graph.Graph {
 	computeNeeds := []graph.Resource{conductor, api["placement"], virt, ovn}
 	compute := daemon("nova-compute", s.command("nova-compute", "nova-compute", "--config-file", "/etc/nova/nova.conf", "--config-file", "/etc/nova/nova-compute.conf"),
 		s.novaReports("nova-compute"), append(computeNeeds, task("libvirt", s.libvirt, virt))...)
-	daemon("octavia-driver-agent", s.command("octavia-driver-agent", "octavia-driver-agent"), listening("unix", "/run/octavia/status.sock"), append(ready, ovn)...)
+	daemon("octavia-driver-agent", s.command("octavia-driver-agent", "octavia-driver-agent"), present("/run/octavia/status.sock"), append(ready, ovn)...)
 	addAPI("octavia", append(ready, rabbit, ovn)...)
 	addAPI("nova-metadata", append(ready, rabbit)...)
 	daemon("neutron-metadata-agent", s.command("neutron-metadata-agent", "neutron-ovn-metadata-agent", "--config-file", "/etc/neutron/neutron.conf",
