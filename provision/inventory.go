@@ -158,12 +158,11 @@ func (v *Inventory) infrastructure(p ports.Port) bool {
 		return slices.ContainsFunc(v.Routers, func(r routers.Router) bool { return r.ID == p.DeviceID })
 	case p.DeviceOwner == "ovn-lb-hm:distributed": // where OVN's health monitors speak from; goes with the last of them
 		return true
-	case p.DeviceOwner == "Octavia", p.DeviceOwner == "ovn-lb-vip:distributed", strings.HasPrefix(p.DeviceID, "lb-"):
-		return slices.ContainsFunc(v.LoadBalancers, func(l loadbalancers.LoadBalancer) bool {
-			return l.VipPortID == p.ID || strings.Contains(p.DeviceID, l.ID) || strings.Contains(p.Name, l.ID)
-		})
 	}
-	return false
+	// What Octavia makes for a load balancer has, depending on the provider, no owner at all; its name or device holds the id.
+	return slices.ContainsFunc(v.LoadBalancers, func(l loadbalancers.LoadBalancer) bool {
+		return l.VipPortID == p.ID || strings.Contains(p.DeviceID, l.ID) || strings.Contains(p.Name, l.ID)
+	})
 }
 
 // isInterface reports whether p is the interface of a router on a subnet; the owner differs with DVR and HA.
