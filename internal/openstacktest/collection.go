@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ type collection[T row] struct {
 	create   func(*call, T, fields) error    // checks and completes the new row, which is stored afterwards
 	update   func(*call, T, T, fields) error // checks the new state against the old
 	remove   func(*call, T) error            // refuses, or removes what goes along; the row is dropped afterwards
+	noBulk   bool                            // many in one request are refused
 	visible  func(*call, T) bool             // besides the owner's and the admin's sight; nil is nobody
 }
 
@@ -60,6 +62,8 @@ func (s collection[T]) notFound(id string) error {
 		format = "Security group %s does not exist"
 	case "SecurityGroupRule":
 		format = "Security group rule %s does not exist"
+	case "Router":
+		format = "Router %s could not be found"
 	case "FloatingIP":
 		format = "Floating IP %s could not be found"
 	}
@@ -102,6 +106,10 @@ func (s collection[T]) post(q *call) (any, error) {
 		return nil, neutron(http.StatusBadRequest, "HTTPBadRequest", "The server could not comply with the request since it is either malformed or otherwise incorrect.")
 	}
 	many, bulk := env[s.key()]
+	if bulk && s.noBulk {
+		q.misuse("Neutron makes %s one by one", s.plural)
+		return nil, neutron(http.StatusBadRequest, "HTTPBadRequest", "Bulk operation not supported")
+	}
 	var wanted []fields
 	if bulk {
 		if err := json.Unmarshal(many, &wanted); err != nil {
@@ -156,8 +164,11 @@ func (s collection[T]) make(q *call, f fields) (T, error) {
 	}
 	tags := f["tags"]
 	if f.has("tags") {
-		if !q.knobs.with["tag-creation"] && !(s.plural == "ports" && q.knobs.with["tag-ports-during-bulk-creation"]) {
-			return none, s.refuse(q, []string{"tags"})
+		if !q.knobs.tagsAtCreation && s.plural != "ports" {
+			return none, neutron(http.StatusBadRequest, "HTTPBadRequest", "Attribute 'tags' not allowed in POST")
+		}
+		if !q.knobs.tagsAtCreation {
+			tags = json.RawMessage("[]") // without a word
 		}
 		if err := json.Unmarshal(tags, &any(r).(interface{ std() *standard }).std().Tags); err != nil {
 			return none, neutron(http.StatusBadRequest, "HTTPBadRequest", "Invalid input for tags: %v", err)
@@ -201,7 +212,10 @@ func (s collection[T]) write(q *call, r T, f fields, when string) error {
 
 func (s collection[T]) refuse(q *call, names []string) error {
 	q.misuse("%s does not take %s now", s.singular, strings.Join(names, ", "))
-	return neutron(http.StatusBadRequest, "HTTPBadRequest", "Attribute '%s' not allowed in %s", strings.Join(names, ", "), q.Method)
+	if index := columns(reflect.TypeFor[T]().Elem()); q.Method == http.MethodPut && index[names[0]].Name != "" {
+		return neutron(http.StatusBadRequest, "HTTPBadRequest", "Cannot update read-only attribute %s", names[0])
+	}
+	return neutron(http.StatusBadRequest, "HTTPBadRequest", "Unrecognized attribute(s) '%s'", strings.Join(names, ", "))
 }
 
 func (s collection[T]) put(q *call) (any, error) {
@@ -267,6 +281,5 @@ func (f fields) without(key string) fields {
 	return out
 }
 
-func forAll[T row](*call, T) bool             { return true }
 func allow[T row](*call, T) error             { return nil }
 func accept[T row](*call, T, T, fields) error { return nil }

@@ -17,7 +17,6 @@ type floatingIP struct {
 	DNSName     string       `json:"dns_name" api:"c"`
 	DNSDomain   string       `json:"dns_domain" api:"c"`
 	PortDetails *portDetails `json:"port_details"`
-	Forwardings []any        `json:"port_forwardings"`
 	QoSPolicy   *string      `json:"qos_policy_id" api:"cu"`
 }
 
@@ -37,8 +36,8 @@ func (f *floatingIP) detach() {
 
 func (c *Cloud) floatingIPCollection() collection[*floatingIP] {
 	return collection[*floatingIP]{
-		table: c.network.floatingIPs, plural: "floatingips", singular: "floatingip", title: "FloatingIP",
-		fresh:  func(*call) *floatingIP { return &floatingIP{Status: "DOWN", Forwardings: []any{}} },
+		table: c.network.floatingIPs, plural: "floatingips", noBulk: true, singular: "floatingip", title: "FloatingIP",
+		fresh:  func(*call) *floatingIP { return &floatingIP{Status: "DOWN"} },
 		create: createFloatingIP,
 		update: func(q *call, was, f *floatingIP, given fields) error {
 			if !given.has("port_id") {
@@ -69,7 +68,7 @@ func createFloatingIP(q *call, f *floatingIP, given fields) error {
 		return neutron(http.StatusBadRequest, "BadRequest", "Bad floatingip request: Network %s is not a valid external network.", n.ID)
 	}
 	if given.has("floating_ip_address") && !q.admin() {
-		return q.forbidden("create_floatingip:floating_ip_address")
+		return q.forbidden("create_floatingip and rule:create_floatingip:floating_ip_address")
 	}
 	var wanted []fixedIP
 	if f.SubnetID != "" || f.Address != "" {

@@ -28,18 +28,27 @@ func (c *Cloud) taken(s *subnet) map[netip.Addr]bool {
 	return used
 }
 
-// freeAddress is the first free address of the allocation pools.
+// freeAddress is one of the first free addresses of the allocation pools, at
+// random: as in Neutron, nobody can count on getting the lowest.
 func (c *Cloud) freeAddress(s *subnet) (netip.Addr, bool) {
+	const window = 200
+	var free []netip.Addr
 	used := c.taken(s)
 	for _, p := range s.Pools {
 		last := netip.MustParseAddr(p.End)
 		for a := netip.MustParseAddr(p.Start); a.Compare(last) <= 0; a = a.Next() {
 			if !used[a] {
-				return a, true
+				free = append(free, a)
+			}
+			if len(free) == window {
+				return free[c.dice.IntN(window)], true
 			}
 		}
 	}
-	return netip.Addr{}, false
+	if len(free) == 0 {
+		return netip.Addr{}, false
+	}
+	return free[c.dice.IntN(len(free))], true
 }
 
 // allocate turns the wanted addresses of a port into real ones. Without any

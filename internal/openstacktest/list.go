@@ -71,7 +71,7 @@ func knownFilters[T row](q *call, query url.Values, d dialect) error {
 	for key := range query {
 		if _, ok := index[key]; !ok && !reserved(key) {
 			q.misuse("unknown filter %s", key)
-			return d(400, "InvalidInput", "Invalid input for operation: ['%s'] is invalid attribute for filter.", key)
+			return d(400, "HTTPBadRequest", "['%s'] is invalid attribute for filtering", key)
 		}
 	}
 	return nil
@@ -194,7 +194,7 @@ func paginate[T row](q *call, rows []T, query url.Values, d dialect) ([]T, []lin
 	if m := query.Get("marker"); m != "" {
 		i := slices.IndexFunc(rows, func(r T) bool { return r.head().ID == m })
 		if i < 0 {
-			return nil, nil, d(400, "InvalidInput", "Invalid input for operation: The marker %s is not found.", m)
+			return nil, nil, d(404, "NotFound", "Marker %s could not be found.", m)
 		}
 		rows = rows[i+1:]
 	}

@@ -34,10 +34,10 @@ func (c *Cloud) networkCollection() collection[*network] {
 		},
 		create: func(q *call, n *network, f fields) error {
 			if (n.External || n.Shared) && !q.admin() {
-				return q.forbidden("create_network:%s", map[bool]string{true: "router:external", false: "shared"}[n.External])
+				return q.forbidden("create_network and rule:create_network:%s", map[bool]string{true: "router:external", false: "shared"}[n.External])
 			}
 			if f.has("mtu") && (n.MTU < 68 || n.MTU > 1442 && !n.External) {
-				return neutron(http.StatusBadRequest, "InvalidInput", "Invalid input for operation: Requested MTU is too big, maximum is 1442.")
+				return invalid("Requested MTU is too big, maximum is 1442.")
 			}
 			q.metadataPort(n)
 			return nil
@@ -88,9 +88,12 @@ func (c *Cloud) newStandard(project string) standard {
 	return standard{base: base{ID: c.newID(), ProjectID: project}, TenantID: project, Tags: []string{}, Revision: 1, CreatedAt: stamp(), UpdatedAt: stamp()}
 }
 
-// listAvailability answers network-ip-availabilities (admin only).
+// listAvailability answers network-ip-availabilities; who is no admin sees none.
 func listAvailability(q *call) (any, error) {
 	out := []any{}
+	if !q.admin() {
+		return map[string]any{"network_ip_availabilities": out}, nil
+	}
 	want := q.URL.Query()
 	for _, n := range q.network.networks.rows {
 		if id := want.Get("network_id"); id != "" && id != n.ID || want.Get("network_name") != "" && want.Get("network_name") != n.Name {

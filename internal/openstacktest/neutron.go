@@ -49,6 +49,11 @@ func neutron(status int, kind, format string, args ...any) error {
 		"type": kind, "message": fmt.Sprintf(format, args...), "detail": ""}}}
 }
 
+// invalid is Neutron's InvalidInput.
+func invalid(format string, args ...any) error {
+	return neutron(http.StatusBadRequest, "InvalidInput", "Invalid input for operation: "+format, args...)
+}
+
 func (c *Cloud) networkRoutes() {
 	doc := func(q *call) (any, error) {
 		return map[string]any{"versions": []any{map[string]any{"id": "v2.0", "status": "CURRENT",
@@ -58,10 +63,8 @@ func (c *Cloud) networkRoutes() {
 	c.on("GET", prefixNetwork, "/v2.0/{$}", route{do: func(*call) (any, error) { return map[string]any{"resources": []any{}}, nil }})
 	c.on("GET", prefixNetwork, "/v2.0/extensions", route{do: listExtensions})
 	c.on("GET", prefixNetwork, "/v2.0/extensions/{alias}", route{do: getExtension})
-	c.on("GET", prefixNetwork, "/v2.0/agents", route{do: adminOnly("get_agent", func(*call) (any, error) {
-		return map[string]any{"agents": []any{}}, nil
-	})})
-	c.on("GET", prefixNetwork, "/v2.0/network-ip-availabilities", route{do: adminOnly("get_network_ip_availability", listAvailability)})
+	c.on("GET", prefixNetwork, "/v2.0/agents", route{do: listAgents})
+	c.on("GET", prefixNetwork, "/v2.0/network-ip-availabilities", route{do: listAvailability})
 	c.networkQuotaRoutes()
 	register(c, c.networkCollection())
 	register(c, c.subnetCollection())
@@ -84,13 +87,16 @@ func (c *Cloud) networkRoutes() {
 	}
 }
 
-func adminOnly(rule string, do func(*call) (any, error)) func(*call) (any, error) {
-	return func(q *call) (any, error) {
-		if !q.admin() {
-			return nil, q.forbidden("%s", rule)
+// listAgents shows an admin the agents; anybody else gets an empty list, not a
+// refusal.
+func listAgents(q *call) (any, error) {
+	agents := []any{}
+	if q.admin() {
+		for kind, binary := range map[string]string{"OVN Controller Gateway agent": "ovn-controller", "OVN Metadata agent": "neutron-ovn-metadata-agent"} {
+			agents = append(agents, map[string]any{"id": q.newID(), "agent_type": kind, "binary": binary, "host": "lab", "alive": true, "admin_state_up": true})
 		}
-		return do(q)
 	}
+	return map[string]any{"agents": agents}, nil
 }
 
 type extension struct {
@@ -101,21 +107,27 @@ type extension struct {
 	Links       []link `json:"links"`
 }
 
+// extensions are those of a 2025.1 with ML2/OVN. It lists tag-creation although
+// no create call takes tags there; see TagsAtCreation.
 func (c *Cloud) extensions() []extension {
-	aliases := []string{"address-group", "agent", "allowed-address-pairs", "auto-allocated-topology", "availability_zone", "binding",
-		"binding-extended", "default-subnetpools", "dhcp_agent_scheduler", "dns-domain-ports", "dns-integration", "dns-integration-domain-keywords",
-		"empty-string-filtering", "expose-port-forwarding-in-fip", "ext-gw-mode", "external-net", "extra_dhcp_opt", "extraroute", "extraroute-atomic",
-		"filter-validation", "fip-port-details", "floating-ip-port-forwarding", "ip-substring-filtering", "multi-provider", "net-mtu",
-		"net-mtu-writable", "network-ip-availability", "network_availability_zone", "pagination", "port-device-profile", "port-mac-address-regenerate",
-		"port-resource-request", "port-security", "project-id", "provider", "quota-check-limit", "quota_details", "quotas", "rbac-policies",
-		"revision-if-match", "router", "router_availability_zone", "security-group", "security-groups-default-rules", "security-groups-normalized-cidr",
-		"security-groups-remote-address-group", "segment", "service-type", "sorting", "standard-attr-description", "standard-attr-revisions",
-		"standard-attr-segment", "standard-attr-tag", "standard-attr-timestamp", "stateful-security-group", "subnet-dns-publish-fixed-ip",
-		"subnet-service-types", "subnet_allocation", "trunk", "trunk-details"}
+	aliases := []string{"address-group", "address-scope", "agent", "allowed-address-pairs", "auto-allocated-topology",
+		"availability_zone", "binding", "binding-extended", "default-subnetpools", "dhcp_agent_scheduler", "dns-domain-ports",
+		"dns-integration", "dns-integration-domain-keywords", "empty-string-filtering", "ext-gw-mode", "external-gateway-multihoming",
+		"external-net", "extra_dhcp_opt", "extraroute", "filter-validation", "fip-port-details", "flavors", "floatingip-pools",
+		"l3-flavors", "l3-ha", "multi-provider", "net-mtu", "net-mtu-writable", "network-ip-availability", "network_availability_zone",
+		"pagination", "port-device-profile", "port-mac-address-regenerate", "port-resource-request", "port-security", "project-id",
+		"provider", "qos", "qos-default", "qos-fip", "qos-port-network-policy", "quota-check-limit", "quota_details", "quotas",
+		"rbac-address-scope", "rbac-policies", "rbac-security-groups", "revision-if-match", "router", "router_availability_zone",
+		"security-group", "security-groups-default-rules", "security-groups-normalized-cidr", "security-groups-remote-address-group",
+		"security-groups-rules-belongs-to-default-sg", "security-groups-shared-filtering", "service-type", "sorting",
+		"standard-attr-description", "standard-attr-revisions", "standard-attr-tag", "standard-attr-timestamp",
+		"stateful-security-group", "subnet-dns-publish-fixed-ip", "subnet-external-network", "subnet-service-types",
+		"subnet_allocation", "subnetpool-prefix-ops", "tag-creation", "trunk", "trunk-details"}
 	for a := range c.knobs.with {
 		aliases = append(aliases, a)
 	}
 	slices.Sort(aliases)
+	aliases = slices.Compact(aliases)
 	var list []extension
 	for _, a := range aliases {
 		if !c.knobs.without[a] {

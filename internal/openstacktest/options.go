@@ -9,16 +9,17 @@ import (
 type Option func(*knobs)
 
 type knobs struct {
-	polls         int
-	latency       time.Duration
-	tokenLifetime time.Duration
-	provider      string          // default Octavia provider
-	ovs           bool            // ML2/OVS rules for trunks instead of ML2/OVN
-	refuseTrees   bool            // Octavia answers a fully populated create with 501
-	noOctavia     bool            // load-balancer is not in the catalog
-	without       map[string]bool // Neutron extension aliases that are missing
-	with          map[string]bool // and those that are there on top of the usual
-	quota         map[string]int  // "service/resource" to limit, -1 is unlimited
+	polls          int
+	latency        time.Duration
+	tokenLifetime  time.Duration
+	provider       string          // default Octavia provider
+	ovs            bool            // ML2/OVS rules for trunks instead of ML2/OVN
+	tagsAtCreation bool            // Neutron's create calls take tags
+	refuseTrees    bool            // Octavia answers a fully populated create with 501
+	noOctavia      bool            // load-balancer is not in the catalog
+	without        map[string]bool // Neutron extension aliases that are missing
+	with           map[string]bool // and those that are there on top of the usual
+	quota          map[string]int  // "service/resource" to limit, -1 is unlimited
 }
 
 func defaults() knobs {
@@ -63,10 +64,11 @@ func WithoutExtension(aliases ...string) Option {
 	}
 }
 
-// TagsAtCreation adds the extensions tag-creation and
-// tag-ports-during-bulk-creation: Neutron then takes tags in the create call.
+// TagsAtCreation lets Neutron take tags in its create calls, and lists
+// tag-ports-during-bulk-creation. Without it the cloud is like 2025.1, which lists
+// tag-creation all the same, refuses tags for most kinds and drops those of ports.
 func TagsAtCreation() Option {
-	return func(k *knobs) { k.with["tag-creation"], k.with["tag-ports-during-bulk-creation"] = true, true }
+	return func(k *knobs) { k.tagsAtCreation, k.with["tag-ports-during-bulk-creation"] = true, true }
 }
 
 // Quota limits one resource of the project demo: service is "network", "compute"

@@ -89,7 +89,7 @@ func createPort(q *call, p *port, f fields) error {
 		return err
 	}
 	if !q.admin() && n.ProjectID != q.who.ProjectID && !n.Shared {
-		return q.forbidden("create_port")
+		return neutron(http.StatusForbidden, "HTTPForbidden", "Tenant %s not allowed to create port on this network", q.who.ProjectID)
 	}
 	if !q.admin() && strings.HasPrefix(p.DeviceOwner, "network:") && n.ProjectID != q.who.ProjectID {
 		return q.forbidden("create_port:device_owner")
@@ -125,7 +125,7 @@ func (q *call) checkGroups(p *port) error {
 		}
 	}
 	if len(p.Groups) > 0 && !p.PortSecurity {
-		return neutron(http.StatusConflict, "PortSecurityAndIPRequiredForSecurityGroups", "Port security must be enabled and port must have an IP address in order to use security groups.")
+		return neutron(http.StatusBadRequest, "PortSecurityAndIPRequiredForSecurityGroups", "Port security must be enabled and port must have an IP address in order to use security groups.")
 	}
 	return nil
 }
@@ -192,7 +192,7 @@ func (c *Cloud) freePort(p *port) {
 func (c *Cloud) showPort(p *port) *port {
 	v := clone(p)
 	v.DNSAssignment = []dnsRecord{}
-	domain := "lab.internal."
+	domain := "lab.test."
 	for _, f := range p.FixedIPs {
 		host := p.DNSName
 		if host == "" {

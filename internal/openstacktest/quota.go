@@ -118,7 +118,7 @@ func (c *Cloud) networkQuotaRoutes() {
 	mine := func(q *call) (string, error) {
 		id := q.PathValue("project")
 		if id != q.who.ProjectID && !q.admin() || q.Method != http.MethodGet && !q.admin() {
-			return "", q.forbidden("%s_quota", map[string]string{"GET": "get", "PUT": "update", "DELETE": "delete"}[q.Method])
+			return "", neutron(http.StatusForbidden, "PolicyNotAuthorized", "rule:%s_quota is disallowed by policy", map[string]string{"GET": "get", "PUT": "update", "DELETE": "delete"}[q.Method])
 		}
 		return id, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 )
 
 type router struct {
@@ -26,7 +27,7 @@ type gatewayInfo struct {
 
 func (c *Cloud) routerCollection() collection[*router] {
 	return collection[*router]{
-		table: c.network.routers, plural: "routers", singular: "router", title: "Router",
+		table: c.network.routers, plural: "routers", noBulk: true, singular: "router", title: "Router",
 		fresh: func(*call) *router {
 			return &router{AdminStateUp: true, Status: "ACTIVE", Routes: []hostRoute{}, ZoneHints: []string{}, Zones: []string{}}
 		},
@@ -92,11 +93,17 @@ func (c *Cloud) dropPorts(device, owner string) {
 }
 
 func removeRouter(q *call, r *router) error {
-	if q.network.ports.any(func(p *port) bool { return p.DeviceID == r.ID && p.DeviceOwner == ownerRouterInterface }) {
-		return neutron(http.StatusConflict, "RouterInUse", "Router %s still has ports", r.ID)
+	if err := q.gatewayFree(r, &router{}); err != nil {
+		return err
 	}
-	if q.network.floatingIPs.any(func(f *floatingIP) bool { return f.RouterID != nil && *f.RouterID == r.ID }) {
-		return neutron(http.StatusConflict, "RouterInUse", "Router %s still has active floating IPs", r.ID)
+	var attached []string
+	for _, p := range q.network.ports.rows {
+		if p.DeviceID == r.ID && p.DeviceOwner == ownerRouterInterface {
+			attached = append(attached, p.ID)
+		}
+	}
+	if len(attached) > 0 {
+		return neutron(http.StatusConflict, "RouterInUse", "Router %s has ports still attached: %s", r.ID, strings.Join(attached, ", "))
 	}
 	q.dropPorts(r.ID, ownerRouterGateway)
 	return nil
@@ -104,13 +111,11 @@ func removeRouter(q *call, r *router) error {
 
 type interfaceInfo struct {
 	ID        string   `json:"id"`
-	ProjectID string   `json:"project_id"`
 	TenantID  string   `json:"tenant_id"`
 	PortID    string   `json:"port_id"`
 	NetworkID string   `json:"network_id"`
 	SubnetID  string   `json:"subnet_id"`
 	SubnetIDs []string `json:"subnet_ids"`
-	Tags      []string `json:"tags"`
 }
 
 // interfaceRequest reads the body of add and remove, which has no envelope.
@@ -172,16 +177,13 @@ func addInterface(q *call) (any, error) {
 }
 
 func (r *router) info(p *port, s *subnet) interfaceInfo {
-	return interfaceInfo{r.ID, r.ProjectID, r.ProjectID, p.ID, s.NetworkID, s.ID, []string{s.ID}, r.Tags}
+	return interfaceInfo{r.ID, r.ProjectID, p.ID, s.NetworkID, s.ID, []string{s.ID}}
 }
 
 // checkOverlap refuses a second interface on the subnet or on an overlapping one.
 func (q *call) checkOverlap(r *router, s *subnet) error {
 	for _, p := range q.network.ports.where(func(p *port) bool { return p.DeviceID == r.ID && p.DeviceOwner == ownerRouterInterface }) {
 		for _, f := range p.FixedIPs {
-			if f.SubnetID == s.ID {
-				return neutron(http.StatusBadRequest, "BadRequest", "Bad router request: Router already has a port on subnet %s.", s.ID)
-			}
 			if o, ok := q.network.subnets.get(f.SubnetID); ok && o.prefix().Overlaps(s.prefix()) {
 				return neutron(http.StatusBadRequest, "BadRequest", "Bad router request: Cidr %s of subnet %s overlaps with cidr %s of subnet %s.", s.CIDR, s.ID, o.CIDR, o.ID)
 			}

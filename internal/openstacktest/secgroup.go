@@ -77,11 +77,11 @@ func (c *Cloud) defaultRules(g *group) {
 }
 
 func removeGroup(q *call, g *group) error {
-	if g.Name == "default" && !q.admin() {
-		return neutron(http.StatusConflict, "SecurityGroupCannotRemoveDefault", "Insufficient rights for removing default security group.")
-	}
 	if q.network.ports.any(func(p *port) bool { return slices.Contains(p.Groups, g.ID) }) {
 		return neutron(http.StatusConflict, "SecurityGroupInUse", "Security Group %s in use.", g.ID)
+	}
+	if g.Name == "default" && !q.admin() {
+		return neutron(http.StatusConflict, "SecurityGroupCannotRemoveDefault", "Insufficient rights for removing default security group.")
 	}
 	for _, r := range q.network.rules.where(func(r *rule) bool { return r.GroupID == g.ID || r.RemoteGroup != nil && *r.RemoteGroup == g.ID }) {
 		q.network.rules.drop(r.ID)
@@ -113,14 +113,15 @@ func createRule(q *call, r *rule, _ fields) error {
 		return err
 	}
 	if r.Direction != "ingress" && r.Direction != "egress" {
-		return neutron(http.StatusBadRequest, "HTTPBadRequest", "Invalid input for direction. Reason: '%s' is not in ['ingress', 'egress'].", r.Direction)
+		return neutron(http.StatusBadRequest, "HTTPBadRequest", "Invalid input for direction. Reason: %s is not in valid_values.", r.Direction)
 	}
-	r.EtherType = map[string]string{"ipv4": "IPv4", "ipv6": "IPv6"}[strings.ToLower(r.EtherType)]
-	if r.EtherType == "" {
-		return neutron(http.StatusBadRequest, "SecurityGroupRuleInvalidEtherType", "Security group rule for ethertype is not supported. Allowed values are ['IPv4', 'IPv6'].")
+	ethertype, ok := map[string]string{"ipv4": "IPv4", "ipv6": "IPv6"}[strings.ToLower(r.EtherType)]
+	if !ok {
+		return neutron(http.StatusBadRequest, "SecurityGroupRuleInvalidEtherType", "Security group rule for ethertype '%s' not supported. Allowed values are ['IPv4', 'IPv6'].", r.EtherType)
 	}
+	r.EtherType = ethertype
 	if r.RemotePrefix != nil && r.RemoteGroup != nil {
-		return neutron(http.StatusBadRequest, "SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix, remote_group_id or remote_address_group_id may be provided.")
+		return neutron(http.StatusBadRequest, "SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.")
 	}
 	if (r.PortMin != nil || r.PortMax != nil) && r.Protocol == nil {
 		return neutron(http.StatusBadRequest, "SecurityGroupProtocolRequiredWithPorts", "Must also specify protocol if port range is given.")

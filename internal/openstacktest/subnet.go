@@ -57,7 +57,7 @@ func (c *Cloud) subnetCollection() collection[*subnet] {
 		remove: removeSubnet,
 		visible: func(q *call, s *subnet) bool {
 			n, ok := q.network.networks.get(s.NetworkID)
-			return ok && n.Shared
+			return ok && (n.Shared || n.External)
 		},
 	}
 }
@@ -72,14 +72,13 @@ func createSubnet(q *call, s *subnet, f fields) error {
 	}
 	p, err := netip.ParsePrefix(s.CIDR)
 	if err != nil || p.Addr().Is4() != (s.IPVersion == 4) {
-		return neutron(http.StatusBadRequest, "HTTPBadRequest", "Invalid input for cidr. Reason: '%s' is not a valid IP subnet.", s.CIDR)
+		return invalid("%s is not in a CIDR format.", s.CIDR)
 	}
-	if p != p.Masked() {
-		return neutron(http.StatusBadRequest, "InvalidInput", "Invalid input for operation: '%s' isn't a recognized IP subnet cidr, '%s' is recommended.", s.CIDR, p.Masked())
-	}
+	p = p.Masked()
+	s.CIDR = p.String()
 	for _, other := range q.network.subnets.rows {
 		if other.NetworkID == n.ID && other.prefix().Overlaps(p) {
-			return neutron(http.StatusBadRequest, "InvalidInput", "Invalid input for operation: Requested subnet with cidr: %s for network: %s overlaps with another subnet.", s.CIDR, n.ID)
+			return invalid("Requested subnet with cidr: %s for network: %s overlaps with another subnet.", s.CIDR, n.ID)
 		}
 	}
 	if !f.has("gateway_ip") {

@@ -63,7 +63,7 @@ func replaceTags(q *call, std *standard) (any, error) {
 	}
 	for _, t := range body.Tags {
 		if len(t) > 255 || t == "" {
-			return nil, neutron(http.StatusBadRequest, "HTTPBadRequest", "Invalid input for tags. Reason: '%s' exceeds maximum length of 255.", t)
+			return nil, invalid("'%s' exceeds maximum length of 255.", t)
 		}
 	}
 	std.setTags(body.Tags)

@@ -35,7 +35,7 @@ func (p *port) bound() bool { return p.DeviceOwner == ownerCompute && p.DeviceID
 
 func (c *Cloud) trunkCollection() collection[*trunk] {
 	return collection[*trunk]{
-		table: c.network.trunks, plural: "trunks", singular: "trunk", title: "Trunk",
+		table: c.network.trunks, plural: "trunks", noBulk: true, singular: "trunk", title: "Trunk",
 		fresh:  func(*call) *trunk { return &trunk{AdminStateUp: true, Status: "DOWN", Subports: []subport{}} },
 		create: createTrunk,
 		update: accept[*trunk],
@@ -48,14 +48,11 @@ func createTrunk(q *call, t *trunk, f fields) error {
 	if err != nil {
 		return err
 	}
-	if o, ok := q.trunkOf(p.ID); ok {
-		return neutron(http.StatusConflict, "PortInUseAsTrunkParent", "Port %s is currently a parent port for trunk %s.", p.ID, o.ID)
+	if _, ok := q.trunkWith(p.ID); ok {
+		return usedByTrunk(p)
 	}
-	if o, ok := q.trunkWith(p.ID); ok {
-		return neutron(http.StatusConflict, "PortInUseAsSubPort", "Port %s is currently a subport for trunk %s.", p.ID, o.ID)
-	}
-	if q.knobs.ovs && p.bound() {
-		return neutron(http.StatusConflict, "ParentPortInUse", "Port %s is currently in use and is not eligible for use as a parent port.", p.ID)
+	if _, ok := q.trunkOf(p.ID); ok || q.knobs.ovs && p.bound() {
+		return notEligible(p)
 	}
 	wanted := t.Subports
 	t.Subports = []subport{}
@@ -63,10 +60,28 @@ func createTrunk(q *call, t *trunk, f fields) error {
 		return err
 	}
 	q.take(t, p, wanted)
+	if !q.knobs.ovs {
+		t.Status = "ACTIVE"
+	}
 	return nil
 }
 
+func usedByTrunk(p *port) error {
+	return neutron(http.StatusConflict, "TrunkPortInUse", "Port %s is in use by another trunk.", p.ID)
+}
+
+func notEligible(p *port) error {
+	return neutron(http.StatusConflict, "ParentPortInUse", "Port %s is currently in use and is not eligible for use as a parent port.", p.ID)
+}
+
+func trunkDisabled(t *trunk) error {
+	return neutron(http.StatusConflict, "TrunkDisabled", "Trunk %s is currently disabled.", t.ID)
+}
+
 func removeTrunk(q *call, t *trunk) error {
+	if !t.AdminStateUp {
+		return trunkDisabled(t)
+	}
 	if p, ok := q.network.ports.get(t.PortID); ok && q.knobs.ovs && p.bound() {
 		q.look(p)
 		return neutron(http.StatusConflict, "TrunkInUse", "Trunk %s is currently in use.", t.ID)
@@ -79,7 +94,7 @@ func removeTrunk(q *call, t *trunk) error {
 
 // checkSubports refuses the whole request for one bad element.
 func (q *call) checkSubports(t *trunk, wanted []subport) error {
-	vlans, ids := map[int]bool{}, map[string]bool{}
+	vlans, asked, ids := map[int]bool{}, map[int]bool{}, map[string]bool{}
 	for _, s := range t.Subports {
 		vlans[s.VLAN] = true
 	}
@@ -89,21 +104,31 @@ func (q *call) checkSubports(t *trunk, wanted []subport) error {
 		if err != nil {
 			return err
 		}
-		if s.Type != "vlan" || s.VLAN < 1 || s.VLAN > 4094 {
-			return neutron(http.StatusBadRequest, "InvalidInput", "Invalid input for operation: Invalid segmentation ID %d or type '%s'.", s.VLAN, s.Type)
-		}
 		if ids[s.PortID] {
-			return neutron(http.StatusBadRequest, "InvalidInput", "Invalid input for operation: Duplicate items in the list: '%s'.", s.PortID)
+			return invalid("Non unique UUID for subport: '%s'.", s.PortID)
 		}
-		if o, ok := q.trunkWith(p.ID); ok {
-			return neutron(http.StatusConflict, "PortInUseAsSubPort", "Port %s is currently a subport for trunk %s.", p.ID, o.ID)
+		if asked[s.VLAN] {
+			return invalid("Segmentation ID '%d' for '%s' is not unique.", s.VLAN, s.PortID)
 		}
-		if o, ok := q.trunkOf(p.ID); ok || p.ID == t.PortID {
-			id := t.ID
-			if ok {
-				id = o.ID
-			}
-			return neutron(http.StatusConflict, "PortInUseAsTrunkParent", "Port %s is currently a parent port for trunk %s.", p.ID, id)
+		if p.ID == t.PortID {
+			return notEligible(p)
+		}
+		if mtu := q.mtu(p); mtu > q.mtu(parent) {
+			return neutron(http.StatusConflict, "SubPortMtuGreaterThanTrunkPortMtu", "MTU %d of subport %s cannot be greater than MTU %d of trunk %s.", mtu, p.ID, q.mtu(parent), parent.ID)
+		}
+		switch {
+		case s.Type == "":
+			return invalid("Invalid subport details '{'port_id': '%s'}': missing segmentation information. Must specify both segmentation_id and segmentation_type.", s.PortID)
+		case s.Type != "vlan":
+			return invalid("Unknown segmentation_type '%s'.", s.Type)
+		case s.VLAN < 1 || s.VLAN > 4094:
+			return invalid("Segmentation ID '%d' is not in range.", s.VLAN)
+		}
+		if _, ok := q.trunkWith(p.ID); ok {
+			return usedByTrunk(p)
+		}
+		if _, ok := q.trunkOf(p.ID); ok {
+			return notEligible(p)
 		}
 		if p.DeviceID != "" {
 			return neutron(http.StatusConflict, "PortInUse", "Unable to complete operation on port %s for network %s. Port already has an attached device %s.", p.ID, p.NetworkID, p.DeviceID)
@@ -111,10 +136,7 @@ func (q *call) checkSubports(t *trunk, wanted []subport) error {
 		if vlans[s.VLAN] {
 			return neutron(http.StatusConflict, "DuplicateSubPort", "segmentation_type %s and segmentation_id %d already in use on trunk %s.", s.Type, s.VLAN, t.ID)
 		}
-		if mtu := q.mtu(p); mtu > q.mtu(parent) {
-			return neutron(http.StatusConflict, "SubPortMtuGreaterThanTrunkPortMtu", "MTU %d of subport %s cannot be greater than MTU %d of trunk port %s.", mtu, p.ID, q.mtu(parent), parent.ID)
-		}
-		vlans[s.VLAN], ids[s.PortID] = true, true
+		asked[s.VLAN], ids[s.PortID] = true, true
 	}
 	return nil
 }
@@ -129,16 +151,20 @@ func (c *Cloud) take(t *trunk, parent *port, wanted []subport) {
 	for _, s := range wanted {
 		t.Subports = append(slices.Clone(t.Subports), s)
 		p, _ := c.network.ports.get(s.PortID)
-		p.DeviceOwner, p.DeviceID = ownerSubport, t.ID
+		p.DeviceOwner = ownerSubport
 		touch(p)
 	}
 	c.wire(t, parent)
 }
 
-// wire lets the trunk and its subports follow the parent's state.
+// wire lets the subports follow the parent's state, and the trunk under ML2/OVS.
+// Under ML2/OVN (2025.1) a trunk is ACTIVE from its creation to the first change
+// of its subports and DOWN ever after, whatever its server does.
 func (c *Cloud) wire(t *trunk, parent *port) {
+	if c.knobs.ovs {
+		t.Status = parent.Status
+	}
 	if parent.Status != "ACTIVE" {
-		t.Status = "DOWN"
 		for _, s := range t.Subports {
 			if p, ok := c.network.ports.get(s.PortID); ok {
 				p.Status, p.change = "DOWN", nil
@@ -146,7 +172,6 @@ func (c *Cloud) wire(t *trunk, parent *port) {
 		}
 		return
 	}
-	t.Status = "ACTIVE"
 	for _, s := range t.Subports {
 		if p, ok := c.network.ports.get(s.PortID); ok && p.Status != "ACTIVE" && p.change == nil {
 			c.later(p, func() { p.Status = "ACTIVE" })
@@ -169,12 +194,12 @@ func subportRequest(q *call) (*trunk, []subport, error) {
 		return nil, nil, err
 	}
 	if !t.AdminStateUp {
-		return nil, nil, neutron(http.StatusConflict, "TrunkDisabled", "Trunk %s is currently disabled.", t.ID)
+		return nil, nil, trunkDisabled(t)
 	}
 	var body struct {
 		Subports []subport `json:"sub_ports"`
 	}
-	if err := json.Unmarshal(q.body, &body); err != nil || len(body.Subports) == 0 {
+	if err := json.Unmarshal(q.body, &body); err != nil || body.Subports == nil {
 		q.misuse("bad body %q", q.body)
 		return nil, nil, neutron(http.StatusBadRequest, "HTTPBadRequest", "Bad sub_ports")
 	}
@@ -187,12 +212,13 @@ func addSubports(q *call) (any, error) {
 		return nil, err
 	}
 	if t.Status == "ERROR" {
-		return nil, neutron(http.StatusConflict, "TrunkInErrorState", "Trunk %s is currently in error state.", t.ID)
+		return nil, neutron(http.StatusConflict, "TrunkInErrorState", "Trunk %s is in error state. Attempt to resolve the error condition before proceeding.", t.ID)
 	}
 	if err := q.checkSubports(t, wanted); err != nil {
 		return nil, err
 	}
 	parent, _ := q.network.ports.get(t.PortID)
+	t.Status = "DOWN"
 	q.take(t, parent, wanted)
 	touch(t)
 	return t, nil
@@ -205,8 +231,11 @@ func removeSubports(q *call) (any, error) {
 	}
 	for _, s := range wanted {
 		if !slices.ContainsFunc(t.Subports, func(x subport) bool { return x.PortID == s.PortID }) {
-			return nil, neutron(http.StatusNotFound, "SubPortNotFound", "SubPort on trunk %s with parent port %s could not be found.", t.ID, s.PortID)
+			return nil, neutron(http.StatusNotFound, "SubPortNotFound", "SubPort %s on trunk %s could not be found.", s.PortID, t.ID)
 		}
+	}
+	if !q.knobs.ovs {
+		t.Status = "DOWN"
 	}
 	for _, s := range wanted {
 		q.release(s)
