@@ -86,7 +86,7 @@ func createServer(q *call) (any, error) {
 	if err := q.checkNetworks(s, want.Networks); err != nil {
 		return nil, err
 	}
-	task := "spawning"
+	task := "scheduling"
 	s.TaskState = &task
 	q.compute.servers.add(s)
 	q.later(s, func() { q.Cloud.boot(s) })
@@ -148,7 +148,10 @@ func (q *call) checkNetworks(s *server, raw json.RawMessage) error {
 		if !ok || p.ProjectID != q.who.ProjectID && !q.admin() {
 			return nova(http.StatusBadRequest, "Port id %s could not be found.", nic.Port)
 		}
-		if p.DeviceID != "" || slices.Contains(s.ports, p.ID) {
+		if slices.Contains(s.ports, p.ID) {
+			return nova(http.StatusBadRequest, "Port ID '%s' was specified twice: you cannot attach a port multiple times.", p.ID)
+		}
+		if p.DeviceID != "" {
 			return nova(http.StatusConflict, "Port %s is still in use.", p.ID)
 		}
 		if len(p.FixedIPs) == 0 {

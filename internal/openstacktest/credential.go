@@ -132,7 +132,7 @@ func (q *call) loginCredential(id, name, secret string, u *authUser) (*session, 
 		return nil, unauthorized()
 	}
 	if x.ExpiresAt != nil {
-		at, err := time.Parse("2006-01-02T15:04:05.000000Z", *x.ExpiresAt)
+		at, err := time.Parse(microseconds, *x.ExpiresAt)
 		if err != nil || time.Now().After(at) {
 			return nil, unauthorized()
 		}

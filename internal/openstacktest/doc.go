@@ -1,6 +1,6 @@
 // Package openstacktest is a stateful OpenStack in one process, for tests that
 // speak to it with the real gophercloud: Keystone v3, Neutron 2.0, Nova 2.1 (to
-// microversion 2.96), Glance 2 and Octavia v2 behind one HTTP server.
+// microversion 2.100), Glance 2 and Octavia v2 behind one HTTP server.
 //
 // It owns the rules a client can trip over: conflicts with the real error
 // bodies, quotas, policy, asynchronous life cycles, tags in a call of their own,

@@ -40,8 +40,8 @@ func (c *Cloud) seedImages() {
 }
 
 func glance(status int, _, format string, args ...any) error {
-	title := fmt.Sprintf("%d %s", status, http.StatusText(status))
-	return &apiError{status, fmt.Sprintf("<html><head><title>%s</title></head><body><h1>%s</h1>%s</body></html>", title, title, fmt.Sprintf(format, args...))}
+	title := http.StatusText(status)
+	return &apiError{status, map[string]string{"code": fmt.Sprintf("%d %s", status, title), "title": title, "message": fmt.Sprintf(format, args...) + "<br /><br />\n\n\n"}}
 }
 
 func (c *Cloud) imageRoutes() {

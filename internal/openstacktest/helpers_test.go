@@ -3,7 +3,9 @@ package openstacktest_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -82,6 +84,45 @@ func refused(t testing.TB, err error, status int, kind string) {
 		t.Fatalf("got %s, want the exception %s", e.Body, kind)
 	}
 }
+
+// do sends one request; path is below the service's resource base ("ports?name=x").
+// The answer is decoded into out when that is not nil.
+func (k *clients) do(sc *gophercloud.ServiceClient, method, path string, body, out any) error {
+	k.t.Helper()
+	opts := &gophercloud.RequestOpts{OkCodes: []int{200, 201, 202, 204}, JSONResponse: out}
+	if body != nil {
+		opts.JSONBody = body
+	}
+	resp, err := sc.Request(k.t.Context(), method, sc.ServiceURL(path), opts)
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	return err
+}
+
+// ids lists the ids of a Neutron collection under a query.
+func (k *clients) ids(collection, query string) []string {
+	k.t.Helper()
+	var page map[string][]struct{ ID string }
+	must(k.t, k.do(k.network, "GET", collection+"?"+query, nil, &page))
+	got := []string{}
+	for _, r := range page[strings.ReplaceAll(collection, "-", "_")] {
+		got = append(got, r.ID)
+	}
+	return got
+}
+
+// loose is a test that counts failures instead of having them.
+type loose struct {
+	testing.TB
+	failures []string
+}
+
+func (l *loose) Errorf(format string, args ...any) {
+	l.failures = append(l.failures, fmt.Sprintf(format, args...))
+}
+
+type object map[string]any
 
 func (k *clients) net(name string) *networks.Network {
 	k.t.Helper()

@@ -38,20 +38,24 @@ func (c *Cloud) keypairRoutes(on func(string, string, int, func(*call) (any, err
 	})
 	on("DELETE", "/os-keypairs/{name}", 202, func(q *call) (any, error) {
 		k, err := q.keypair()
-		if err == nil {
-			q.compute.keypairs.drop(k.ID)
+		if err != nil {
+			return nil, err
 		}
-		return nil, err
+		if q.since(2) {
+			q.status = http.StatusNoContent
+		}
+		q.compute.keypairs.drop(k.ID)
+		return nil, nil
 	})
 }
 
 func (k *keypair) show(q *call, all bool) map[string]any {
-	m := map[string]any{"name": k.Name, "public_key": k.PublicKey, "fingerprint": k.Fingerprint}
+	m := map[string]any{"name": k.Name, "public_key": k.PublicKey, "fingerprint": k.Fingerprint, "user_id": k.UserID}
 	if q.since(2) {
 		m["type"] = k.Type
 	}
 	if all {
-		m["user_id"], m["id"], m["deleted"], m["created_at"], m["deleted_at"], m["updated_at"] = k.UserID, 1, false, "2025-01-01T00:00:00.000000", nil, nil
+		m["id"], m["deleted"], m["created_at"], m["deleted_at"], m["updated_at"] = 1, false, "2025-01-01T00:00:00.000000", nil, nil
 	}
 	return m
 }
@@ -74,6 +78,10 @@ func createKeypair(q *call) (any, error) {
 	if len(refused) > 0 || err != nil || k.Name == "" {
 		q.misuse("bad keypair: %v %v", refused, err)
 		return nil, nova(http.StatusBadRequest, "Additional properties are not allowed (%v)", refused)
+	}
+	if !k.validName(q) {
+		q.misuse("keypair name %q", k.Name)
+		return nil, nova(http.StatusBadRequest, "An invalid 'name' value was provided. The name must be: Only expected characters: [_- 0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ]")
 	}
 	if k.PublicKey == "" {
 		// Nova would make a private key and send it over the wire; 2.92 ended that.
@@ -99,5 +107,16 @@ func createKeypair(q *call) (any, error) {
 	k.Fingerprint = strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":")
 	k.ID = q.newID()
 	q.compute.keypairs.add(k)
+	if q.since(2) {
+		q.status = http.StatusCreated
+	}
 	return map[string]any{"keypair": k.show(q, false)}, nil
+}
+
+// validName tells whether Nova takes the name; dots and @ came with 2.92.
+func (k *keypair) validName(q *call) bool {
+	return !strings.ContainsFunc(k.Name, func(r rune) bool {
+		plain := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_- ", r)
+		return !plain && !(q.since(92) && strings.ContainsRune("@.", r))
+	})
 }

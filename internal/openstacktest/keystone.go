@@ -11,6 +11,8 @@ import (
 const (
 	region   = "RegionOne"
 	domainID = "default"
+
+	microseconds = "2006-01-02T15:04:05.000000Z" // how Keystone writes times
 )
 
 type named struct {
@@ -169,8 +171,10 @@ func (c *Cloud) catalog() []any {
 
 func (q *call) describe(s *session) map[string]any {
 	t := map[string]any{"methods": s.methods, "user": map[string]any{"id": s.user.ID, "name": s.user.Name, "domain": s.user.Domain, "password_expires_at": nil},
-		"project": s.project, "is_domain": false, "roles": s.roles, "catalog": q.catalog(), "audit_ids": []string{"x"},
-		"issued_at": s.issued.Format("2006-01-02T15:04:05.000000Z"), "expires_at": s.expires.Format("2006-01-02T15:04:05.000000Z")}
+		"audit_ids": []string{"x"}, "issued_at": s.issued.Format(microseconds), "expires_at": s.expires.Format(microseconds)}
+	if s.ProjectID != "" {
+		t["project"], t["is_domain"], t["roles"], t["catalog"] = s.project, false, s.roles, q.catalog()
+	}
 	if s.credential != nil {
 		t["application_credential"] = map[string]any{"id": s.credential.ID, "name": s.credential.Name, "restricted": !s.credential.Unrestricted}
 	}
@@ -246,8 +250,7 @@ func issue(q *call) (any, error) {
 	if scope := body.Auth.Scope; scope != nil && s.credential != nil {
 		return nil, keystone(http.StatusUnauthorized, "Application credentials cannot request a scope.")
 	} else if scope == nil && s.credential == nil {
-		q.misuse("an unscoped token was asked for")
-		return nil, keystone(http.StatusUnauthorized, "The request you have made requires authentication.")
+		s.project, s.roles = named{}, nil // an unscoped token: good for nothing but Keystone
 	} else if scope != nil && (scope.Project == nil || scope.Project.ID != s.project.ID && (scope.Project.Name != s.project.Name || !scope.Project.Domain.isDefault())) {
 		return nil, unauthorized()
 	}

@@ -74,15 +74,15 @@ func TestLabIsBuiltAndLeavesNothing(t *testing.T) {
 	fip, err := floatingips.Create(ctx, k.network, floatingips.CreateOpts{FloatingNetworkID: public[0].ID, PortID: port.ID}).Extract()
 	must(t, err)
 
-	lb, err := loadbalancers.Create(ctx, k.balancer, loadbalancers.CreateOpts{Name: "demo/api", VipSubnetID: podSubnet.ID, VipAddress: "10.12.0.1",
-		Tags: []string{"a"}, Listeners: []listeners.CreateOpts{{Protocol: "TCP", ProtocolPort: 443, DefaultPool: &pools.CreateOpts{
+	_, err = loadbalancers.Create(ctx, k.balancer, loadbalancers.CreateOpts{Name: "demo/api", VipSubnetID: podSubnet.ID, VipAddress: "10.12.0.1",
+		Tags: []string{"a"}, Listeners: []listeners.CreateOpts{{Protocol: "TCP", ProtocolPort: 443, DefaultPool: &pools.CreateOpts{Name: "api",
 			LBMethod: "SOURCE_IP_PORT", Protocol: "TCP", Members: []pools.CreateMemberOpts{{Address: "10.11.0.10", ProtocolPort: 6443}},
 			Monitor: monitors.CreateOpts{Type: "TCP", Delay: 5, Timeout: 5, MaxRetries: 3}}}}}).Extract()
 	if err == nil {
 		t.Error("the VIP took the address of the gateway")
 	}
-	lb, err = loadbalancers.Create(ctx, k.balancer, loadbalancers.CreateOpts{Name: "demo/api", VipSubnetID: podSubnet.ID, VipAddress: "10.12.200.1",
-		Tags: []string{"a"}, Listeners: []listeners.CreateOpts{{Protocol: "TCP", ProtocolPort: 443, DefaultPool: &pools.CreateOpts{
+	lb, err := loadbalancers.Create(ctx, k.balancer, loadbalancers.CreateOpts{Name: "demo/api", VipSubnetID: podSubnet.ID, VipAddress: "10.12.200.1",
+		Tags: []string{"a"}, Listeners: []listeners.CreateOpts{{Protocol: "TCP", ProtocolPort: 443, DefaultPool: &pools.CreateOpts{Name: "api",
 			LBMethod: "SOURCE_IP_PORT", Protocol: "TCP", Members: []pools.CreateMemberOpts{{Address: "10.11.0.10", ProtocolPort: 6443}},
 			Monitor: monitors.CreateOpts{Type: "TCP", Delay: 5, Timeout: 5, MaxRetries: 3}}}}}).Extract()
 	must(t, err)

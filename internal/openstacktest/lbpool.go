@@ -76,7 +76,7 @@ func createPool(q *call, f fields) (*lbPool, error) {
 		return nil, err
 	}
 	if l != nil && l.Pool != nil {
-		return nil, octavia(http.StatusConflict, "", "Listener %s already has a default pool. It can only have one.", l.ID)
+		return nil, octavia(http.StatusConflict, "", "This listener already has a default pool")
 	}
 	p, grown, err := q.growPool(lb, f)
 	if err != nil {

@@ -5,6 +5,10 @@ import "slices"
 // look polls a thing that is being shown, and what decides its state: a port
 // follows its server, a listener its load balancer.
 func (c *Cloud) look(r row) {
+	if b, ok := r.(branch); ok {
+		c.lookTree(b.node().lb)
+		return
+	}
 	c.poll(r)
 	switch r := r.(type) {
 	case *port:
@@ -18,20 +22,19 @@ func (c *Cloud) look(r row) {
 		if p, ok := c.network.ports.get(r.PortID); ok {
 			c.look(p)
 		}
-	case *listener:
-		c.pollBalancer(r.lb)
-	case *lbPool:
-		c.pollBalancer(r.lb)
-	case *member:
-		c.pollBalancer(r.lb)
-	case *monitor:
-		c.pollBalancer(r.lb)
 	}
 }
 
-func (c *Cloud) pollBalancer(id string) {
-	if lb, ok := c.balancer.loadBalancers.get(id); ok {
-		c.poll(lb)
+// lookTree polls a load balancer with everything below it, whichever part of the
+// tree was asked for: time passes for all of it.
+func (c *Cloud) lookTree(id string) {
+	b := &c.balancer
+	for _, s := range []shelf{b.loadBalancers, b.listeners, b.pools, b.monitors, b.members} {
+		for _, r := range s.all() {
+			if r.(branch).node().lb == id {
+				c.poll(r)
+			}
+		}
 	}
 }
 

@@ -28,12 +28,30 @@ type listener struct {
 func (q *call) grow(lb *loadBalancer, pools, listeners []fields) ([]branch, error) {
 	var made []branch
 	named := map[string]string{}
+	// All pools are made first, those inside listeners too; names tell them apart.
+	for _, f := range listeners {
+		var pool fields
+		if f.has("default_pool") {
+			if err := json.Unmarshal(f["default_pool"], &pool); err != nil {
+				return nil, fmt.Errorf("decoding default_pool: %w", err)
+			}
+			if len(pool) > 1 || !pool.has("name") {
+				pools = append(pools, pool)
+			}
+		}
+	}
 	for _, f := range pools {
+		if !f.has("name") {
+			return nil, octavia(http.StatusBadRequest, "", "Validation failure: Pools must be named when creating a fully populated loadbalancer.")
+		}
 		p, grown, err := q.growPool(lb, f)
 		if err != nil {
 			return nil, err
 		}
 		made = append(made, grown...)
+		if _, ok := named[p.Name]; ok {
+			return nil, octavia(http.StatusBadRequest, "", "Validation failure: Pool names must be unique when creating a fully populated loadbalancer.")
+		}
 		named[p.Name] = p.ID
 	}
 	for _, f := range listeners {
@@ -52,22 +70,15 @@ func (q *call) grow(lb *loadBalancer, pools, listeners []fields) ([]branch, erro
 		if pool == nil {
 			continue
 		}
-		// A default pool that is only a name means one of the tree's pools.
 		var name string
-		if json.Unmarshal(pool["name"], &name) == nil && len(pool) == 1 {
-			id, ok := named[name]
-			if !ok {
-				return nil, octavia(http.StatusBadRequest, "", "Validation failure: Pool '%s' is not defined.", name)
-			}
-			l.Pool = &id
-			continue
+		if err := json.Unmarshal(pool["name"], &name); err != nil {
+			return nil, fmt.Errorf("decoding the name of a pool: %w", err)
 		}
-		p, grown, err := q.growPool(lb, pool)
-		if err != nil {
-			return nil, err
+		id, ok := named[name]
+		if !ok {
+			return nil, octavia(http.StatusBadRequest, "", "Validation failure: Pool '%s' was referenced but no full definition was found.", name)
 		}
-		l.Pool = &p.ID
-		made = append(made, grown...)
+		l.Pool = &id
 	}
 	return made, nil
 }

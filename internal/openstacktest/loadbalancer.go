@@ -85,8 +85,8 @@ func createBalancer(q *call) (any, error) {
 	if err := q.fill(lb, f, atCreate); err != nil {
 		return nil, err
 	}
-	if lb.Provider != q.knobs.provider && lb.Provider != "octavia" {
-		return nil, octavia(http.StatusBadRequest, "", "Provider '%s' was not found.", lb.Provider)
+	if lb.Provider != q.knobs.provider {
+		return nil, octavia(http.StatusBadRequest, "", "Provider '%s' is not enabled.", lb.Provider)
 	}
 	if q.knobs.refuseTrees && len(listeners)+len(pools) > 0 {
 		return nil, octavia(http.StatusNotImplemented, "", "Provider '%s' does not support a requested action: This provider does not support creating fully populated load balancers.", lb.Provider)
@@ -101,12 +101,49 @@ func createBalancer(q *call) (any, error) {
 	made := []branch{lb}
 	grown, err := q.grow(lb, pools, listeners)
 	if err != nil {
+		// The OVN provider forgets the VIP port it made for a tree that Octavia
+		// then refuses; nothing points to it but its name.
+		lb.ownPort = lb.ownPort && lb.Provider != "ovn"
 		q.dropBalancer(lb)
 		q.balancer.loadBalancers.drop(lb.ID)
 		return nil, err
 	}
 	q.pending(lb.ID, append(made, grown...)...)
-	return map[string]any{"loadbalancer": q.show(lb)}, nil
+	return map[string]any{"loadbalancer": q.showTree(lb)}, nil
+}
+
+// showTree is the answer to a create: the rows themselves, not only their ids.
+func (q *call) showTree(lb *loadBalancer) any {
+	v := struct {
+		*loadBalancer
+		Listeners []any `json:"listeners"`
+		Pools     []any `json:"pools"`
+	}{q.showBalancer(lb), []any{}, []any{}}
+	for _, l := range q.balancer.listeners.rows {
+		if l.lb == lb.ID {
+			v.Listeners = append(v.Listeners, q.show(l))
+		}
+	}
+	for _, p := range q.balancer.pools.rows {
+		if p.lb != lb.ID {
+			continue
+		}
+		full := struct {
+			*lbPool
+			Members []any `json:"members"`
+			Monitor any   `json:"healthmonitor"`
+		}{q.showPool(p), []any{}, nil}
+		for _, m := range q.balancer.members.rows {
+			if m.PoolID == p.ID {
+				full.Members = append(full.Members, m)
+			}
+		}
+		if m := p.monitor(q.Cloud); m != nil {
+			full.Monitor = m
+		}
+		v.Pools = append(v.Pools, full)
+	}
+	return v
 }
 
 // placeVIP finds or makes the VIP's port.
@@ -120,7 +157,9 @@ func (q *call) placeVIP(lb *loadBalancer) error {
 			return octavia(http.StatusBadRequest, "", "Validation failure: Port %s is already used or has no address.", p.ID)
 		}
 		lb.VIP, lb.VIPSubnet, lb.VIPNetwork = p.FixedIPs[0].Address, p.FixedIPs[0].SubnetID, p.NetworkID
-		p.DeviceID, p.DeviceOwner = "lb-"+lb.ID, q.vipOwner(lb)
+		if lb.Provider != "ovn" {
+			p.DeviceID, p.DeviceOwner = "lb-"+lb.ID, ownerAmphoraVIP
+		}
 		touch(p)
 		return nil
 	}
@@ -144,21 +183,21 @@ func (q *call) placeVIP(lb *loadBalancer) error {
 	}
 	p := q.newPort(n.ID, lb.ProjectID)
 	var err error
-	if p.FixedIPs, err = q.allocate(n.ID, wanted, nil); err != nil || len(p.FixedIPs) == 0 {
-		return octavia(http.StatusInternalServerError, "", "Provider '%s' reports error: %v", lb.Provider, err)
+	if p.FixedIPs, err = q.allocate(n.ID, wanted, nil); err != nil {
+		return octavia(http.StatusInternalServerError, "", "Provider '%s' reports error: %s", lb.Provider, neutronMessage(err))
 	}
-	p.Name = map[bool]string{true: "ovn-lb-vip-", false: "octavia-lb-"}[lb.Provider == "ovn"] + lb.ID
-	p.DeviceID, p.DeviceOwner, p.AdminStateUp = "lb-"+lb.ID, q.vipOwner(lb), lb.Provider == "ovn"
+	if len(p.FixedIPs) == 0 {
+		return octavia(http.StatusBadRequest, "", "Validation failure: Supplied network does not contain a subnet.")
+	}
+	p.Groups = []string{q.defaultGroup(lb.ProjectID).ID}
+	// OVN's VIP ports have no device at all: only the name says what they are.
+	p.Name = "ovn-lb-vip-" + lb.ID
+	if lb.Provider != "ovn" {
+		p.Name, p.DeviceID, p.DeviceOwner, p.AdminStateUp = "octavia-lb-"+lb.ID, "lb-"+lb.ID, ownerAmphoraVIP, false
+	}
 	q.network.ports.add(p)
 	lb.VIP, lb.VIPSubnet, lb.VIPPort, lb.ownPort = p.FixedIPs[0].Address, p.FixedIPs[0].SubnetID, p.ID, true
 	return nil
-}
-
-func (q *call) vipOwner(lb *loadBalancer) string {
-	if lb.Provider == "ovn" {
-		return ownerOVNVIP
-	}
-	return ownerAmphoraVIP
 }
 
 func updateBalancer(q *call, lb *loadBalancer) (any, error) {
@@ -166,8 +205,8 @@ func updateBalancer(q *call, lb *loadBalancer) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := q.mutable(lb.ID); err != nil {
-		return nil, err
+	if lb.Provisioning != "ACTIVE" {
+		return nil, q.wrongState(lb)
 	}
 	fresh := clone(lb)
 	if err := q.fill(fresh, f, atUpdate); err != nil {
@@ -178,15 +217,21 @@ func updateBalancer(q *call, lb *loadBalancer) (any, error) {
 	return map[string]any{"loadbalancer": q.show(lb)}, nil
 }
 
+// wrongState refuses a change of a load balancer itself; it counts as a poll.
+func (q *call) wrongState(lb *loadBalancer) error {
+	state := lb.Provisioning
+	q.look(lb)
+	return octavia(http.StatusConflict, "", "Invalid state %s of loadbalancer resource %s", state, lb.ID)
+}
+
 func deleteBalancer(q *call, lb *loadBalancer) (any, error) {
-	if lb.Provisioning != "ACTIVE" && lb.Provisioning != "ERROR" {
-		q.look(lb)
-		return nil, octavia(http.StatusConflict, "", "Invalid state %s of loadbalancer resource %s", lb.Provisioning, lb.ID)
-	}
 	inTree := func(r branch) bool { return r.node().lb == lb.ID }
 	children := q.balancer.listeners.any(func(r *listener) bool { return inTree(r) }) || q.balancer.pools.any(func(r *lbPool) bool { return inTree(r) })
 	if children && q.URL.Query().Get("cascade") != "true" {
 		return nil, octavia(http.StatusBadRequest, "", "Validation failure: Cannot delete Load Balancer %s - it has children", lb.ID)
+	}
+	if lb.Provisioning != "ACTIVE" && lb.Provisioning != "ERROR" {
+		return nil, q.wrongState(lb)
 	}
 	lb.Provisioning = "PENDING_DELETE"
 	q.later(lb, func() {
@@ -265,7 +310,7 @@ func (q *call) statusTree(lb *loadBalancer) map[string]any {
 		return m
 	}
 	tree := line(lb)
-	listeners, pools := []any{}, []any{}
+	listeners := []any{}
 	for _, r := range q.balancer.listeners.rows {
 		if r.lb != lb.ID {
 			continue
@@ -279,11 +324,6 @@ func (q *call) statusTree(lb *loadBalancer) map[string]any {
 		}
 		listeners = append(listeners, l)
 	}
-	for _, r := range q.balancer.pools.rows {
-		if r.lb == lb.ID {
-			pools = append(pools, pool(r))
-		}
-	}
-	tree["listeners"], tree["pools"] = listeners, pools
+	tree["listeners"] = listeners
 	return tree
 }

@@ -150,10 +150,10 @@ func replaceMembers(q *call, p *lbPool) (any, error) {
 			return nil, err
 		}
 		if slices.ContainsFunc(fresh, m.same) || slices.ContainsFunc(updated, m.same) {
-			return nil, octavia(http.StatusConflict, "", "Another member on this pool is already using ip %s on protocol_port %d", m.Address, m.Port)
+			return nil, octavia(http.StatusBadRequest, "", "Validation failure: Member must be updated only once in the same request.")
 		}
 		if i := slices.IndexFunc(old, m.same); i >= 0 {
-			m.ID, m.CreatedAt, m.Provisioning = old[i].ID, old[i].CreatedAt, old[i].Provisioning
+			m.ID, m.CreatedAt, m.Provisioning, m.Operating, m.change = old[i].ID, old[i].CreatedAt, old[i].Provisioning, old[i].Operating, old[i].change
 			updated, kept = append(updated, m), append(kept, old[i])
 			continue
 		}
@@ -176,13 +176,13 @@ func replaceMembers(q *call, p *lbPool) (any, error) {
 		q.balancer.members.add(m)
 		changed = append(changed, m)
 	}
-	if !additive {
-		for _, m := range old {
-			if !slices.Contains(kept, m) {
-				q.balancer.members.drop(m.ID)
-			}
+	q.pending(p.lb, changed...)
+	lb, _ := q.balancer.loadBalancers.get(p.lb)
+	for _, m := range old {
+		if !additive && !slices.Contains(kept, m) {
+			m.Provisioning = "PENDING_DELETE"
+			q.arrive(lb, m, func() { q.balancer.members.drop(m.ID) })
 		}
 	}
-	q.pending(p.lb, changed...)
 	return nil, nil
 }

@@ -1,6 +1,7 @@
 package openstacktest
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -47,6 +48,18 @@ func newNetwork() networking {
 func neutron(status int, kind, format string, args ...any) error {
 	return &apiError{status, map[string]any{"NeutronError": map[string]string{
 		"type": kind, "message": fmt.Sprintf(format, args...), "detail": ""}}}
+}
+
+// neutronMessage is the sentence of one of Neutron's errors, as other services
+// quote it.
+func neutronMessage(err error) string {
+	var e *apiError
+	if !errors.As(err, &e) {
+		return err.Error()
+	}
+	body, _ := e.body.(map[string]any)
+	inner, _ := body["NeutronError"].(map[string]string)
+	return inner["message"]
 }
 
 // invalid is Neutron's InvalidInput.

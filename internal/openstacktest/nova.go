@@ -10,7 +10,7 @@ import (
 // The range of Nova's microversions, as minor numbers of 2.
 const (
 	minMicroversion = 1
-	maxMicroversion = 96
+	maxMicroversion = 100
 )
 
 type compute struct {
@@ -92,7 +92,7 @@ func (q *call) negotiate() error {
 	n, err := q.microversion()
 	if err != nil || n < minMicroversion || n > maxMicroversion {
 		q.misuse("microversion %q is out of range", q.Header.Get("X-OpenStack-Nova-API-Version"))
-		return nova(http.StatusNotAcceptable, "Version is not supported by the API. Minimum is 2.1 and maximum is 2.%d.", maxMicroversion)
+		return nova(http.StatusNotAcceptable, "Version %s is not supported by the API. Minimum is 2.1 and maximum is 2.%d.", q.Header.Get("X-OpenStack-Nova-API-Version"), maxMicroversion)
 	}
 	q.header.Set("X-OpenStack-Nova-API-Version", fmt.Sprintf("2.%d", n))
 	q.header.Set("OpenStack-API-Version", fmt.Sprintf("compute 2.%d", n))

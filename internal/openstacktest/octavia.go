@@ -94,13 +94,8 @@ func (c *Cloud) balancerRoutes() {
 	branchRoutes(on, "healthmonitors", "healthmonitor", "Health Monitor", c.balancer.monitors, createMonitor, updateMonitor, removeMonitor)
 	c.memberRoutes(on)
 	on("GET", "/providers", 200, func(q *call) (any, error) {
-		providers := []any{map[string]string{"name": "octavia", "description": "Deprecated alias of the Octavia Amphora driver."}}
-		for _, p := range []string{"amphora", "ovn"} {
-			if p == q.knobs.provider {
-				providers = append(providers, map[string]string{"name": p, "description": "Octavia " + p + " driver."})
-			}
-		}
-		return map[string]any{"providers": providers}, nil
+		p := map[string]string{"name": q.knobs.provider, "description": "Octavia " + q.knobs.provider + " driver"}
+		return map[string]any{"providers": []any{p}}, nil
 	})
 	quotas := func(q *call) (any, error) {
 		id := q.PathValue("project")
@@ -243,8 +238,7 @@ func (q *call) mutable(id string) error {
 	return nil
 }
 
-// pending sends a load balancer and the changed rows of its tree into PENDING_*;
-// all of them become ACTIVE together.
+// pending sends a load balancer and the changed rows of its tree into PENDING_*.
 func (q *call) pending(id string, changed ...branch) {
 	lb, _ := q.balancer.loadBalancers.get(id)
 	if lb.Provisioning == "ACTIVE" {
@@ -254,13 +248,21 @@ func (q *call) pending(id string, changed ...branch) {
 		if p := r.node(); p.Provisioning != "PENDING_CREATE" {
 			p.Provisioning, p.UpdatedAt = "PENDING_UPDATE", octaviaTime()
 		}
-	}
-	q.later(lb, func() {
-		q.Cloud.activate(lb)
-		for _, r := range changed {
-			q.Cloud.activate(r)
+		if r != branch(lb) {
+			q.arrive(lb, r, func() { q.Cloud.activate(r) })
 		}
-	})
+	}
+	q.later(lb, func() { q.Cloud.activate(lb) })
+}
+
+// arrive lets a row of a tree reach its state when the tree was polled often
+// enough. With the OVN provider the load balancer is ACTIVE before its rows are:
+// who waits for the load balancer alone sees members still in PENDING_CREATE.
+func (q *call) arrive(lb *loadBalancer, r branch, done func()) {
+	q.later(r, done)
+	if c := r.head().change; c != nil && lb.Provider == "ovn" {
+		c.left++
+	}
 }
 
 // removing sends a row into PENDING_DELETE; drop happens when it arrives.
@@ -268,10 +270,8 @@ func (q *call) removing(r branch, drop func()) {
 	lb, _ := q.balancer.loadBalancers.get(r.node().lb)
 	lb.Provisioning = "PENDING_UPDATE"
 	r.node().Provisioning = "PENDING_DELETE"
-	q.later(lb, func() {
-		drop()
-		q.Cloud.activate(lb)
-	})
+	q.arrive(lb, r, drop)
+	q.later(lb, func() { q.Cloud.activate(lb) })
 }
 
 func (c *Cloud) activate(r branch) {

@@ -15,7 +15,6 @@ const (
 	ownerDistributed     = "network:distributed" // OVN's metadata port
 	ownerSubport         = "trunk:subport"
 	ownerCompute         = "compute:nova"
-	ownerOVNVIP          = "ovn-lb-vip:distributed"
 	ownerAmphoraVIP      = "Octavia"
 )
 

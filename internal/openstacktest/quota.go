@@ -134,9 +134,11 @@ func (c *Cloud) networkQuotaRoutes() {
 	path := "/v2.0/quotas/{project}"
 	show := func(q *call, id string) (any, error) { return map[string]any{"quota": q.limits("network", id)}, nil }
 	c.on("GET", prefixNetwork, path, route{do: answer(show)})
-	c.on("GET", prefixNetwork, path+"/details", route{do: answer(func(q *call, id string) (any, error) {
+	details := answer(func(q *call, id string) (any, error) {
 		return map[string]any{"quota": q.detail("network", id, "used")}, nil
-	})})
+	})
+	c.on("GET", prefixNetwork, path+"/details", route{do: details})
+	c.on("GET", prefixNetwork, path+"/details.json", route{do: details}) // as gophercloud asks
 	c.on("GET", prefixNetwork, path+"/default", route{do: answer(func(q *call, _ string) (any, error) {
 		return map[string]any{"quota": q.limits("network", "")}, nil
 	})})

@@ -157,5 +157,13 @@ func (r *rule) equal(o *rule) bool {
 	number := func(a, b *int) bool { return a == b || a != nil && b != nil && *a == *b }
 	word := func(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
 	return r.GroupID == o.GroupID && r.Direction == o.Direction && r.EtherType == o.EtherType && word(r.Protocol, o.Protocol) &&
-		number(r.PortMin, o.PortMin) && number(r.PortMax, o.PortMax) && word(r.RemoteGroup, o.RemoteGroup) && word(r.Normalized, o.Normalized)
+		number(r.PortMin, o.PortMin) && number(r.PortMax, o.PortMax) && word(r.RemoteGroup, o.RemoteGroup) && word(r.source(), o.source())
+}
+
+// source is the prefix the rule is limited to; everything is no limit.
+func (r *rule) source() *string {
+	if r.Normalized != nil && strings.HasSuffix(*r.Normalized, "/0") {
+		return nil
+	}
+	return r.Normalized
 }

@@ -36,6 +36,7 @@ type call struct {
 	path   string // without the service's prefix
 	body   []byte
 	header http.Header // of the answer
+	status int         // of success, where it is not the route's
 	who    *session    // nil on open routes
 }
 
@@ -146,6 +147,9 @@ func (q *call) serve() (int, []byte) {
 		if !ok {
 			return encode(http.StatusUnauthorized, keystoneBody(http.StatusUnauthorized, "The request you have made requires authentication."))
 		}
+		if s.ProjectID == "" && q.route.service != "identity" {
+			return encode(http.StatusForbidden, keystoneBody(http.StatusForbidden, "The token has no project."))
+		}
 		q.who = s
 	}
 	result, err := q.route.do(q)
@@ -157,7 +161,10 @@ func (q *call) serve() (int, []byte) {
 		}
 		return encode(e.status, e.body)
 	}
-	return encode(q.route.status, result)
+	if q.status == 0 {
+		q.status = q.route.status
+	}
+	return encode(q.status, result)
 }
 
 func encode(status int, v any) (int, []byte) {

@@ -266,7 +266,7 @@ func serverAction(q *call, s *server) (any, error) {
 	}
 	if _, ok := body["os-getConsoleOutput"]; ok {
 		if s.Status == "BUILD" {
-			return nil, nova(http.StatusConflict, "Instance not yet ready")
+			return nil, nova(http.StatusConflict, "Instance %s is not ready", s.ID)
 		}
 		return map[string]any{"output": s.Console}, nil
 	}

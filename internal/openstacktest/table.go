@@ -117,7 +117,7 @@ func (c *Cloud) tables() []shelf {
 // Left lists everything that was not there at the start, as "kind name" ("trunk
 // demo/worker-0"), sorted; a thing without a name shows its address or id. What
 // the cloud makes and removes by itself is left out while the thing it belongs to
-// is listed: default rules, service ports.
+// is listed: default rules, service ports, VIP ports.
 func (c *Cloud) Left() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,6 +140,9 @@ func (c *Cloud) implied(r row) bool {
 		_, ok := c.network.groups.get(r.GroupID)
 		return ok
 	case *port:
+		if c.balancer.loadBalancers.any(func(lb *loadBalancer) bool { return lb.ownPort && lb.VIPPort == r.ID }) {
+			return true
+		}
 		return strings.HasPrefix(r.DeviceOwner, "network:") && r.DeviceOwner != ownerRouterInterface
 	}
 	return false
