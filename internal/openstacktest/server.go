@@ -270,6 +270,16 @@ func serverAction(q *call, s *server) (any, error) {
 		}
 		return map[string]any{"output": s.Console}, nil
 	}
+	for action, to := range map[string][2]string{"os-start": {"SHUTOFF", "ACTIVE"}, "os-stop": {"ACTIVE", "SHUTOFF"}} {
+		if _, ok := body[action]; !ok {
+			continue
+		}
+		if s.Status != to[0] {
+			return nil, nova(http.StatusConflict, "Cannot '%s' instance %s while it is in vm_state %s", action[3:], s.ID, s.Status)
+		}
+		s.Status = to[1]
+		return nil, nil
+	}
 	q.misuse("unknown action %s", q.body)
 	return nil, nova(http.StatusBadRequest, "There is no such action")
 }

@@ -83,7 +83,6 @@ func removeTrunk(q *call, t *trunk) error {
 		return trunkDisabled(t)
 	}
 	if p, ok := q.network.ports.get(t.PortID); ok && q.knobs.ovs && p.bound() {
-		q.look(p)
 		return neutron(http.StatusConflict, "TrunkInUse", "Trunk %s is currently in use.", t.ID)
 	}
 	for _, s := range t.Subports {

@@ -1,0 +1,232 @@
+package openstacktest_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/listeners"
+	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/loadbalancers"
+	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/pools"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
+
+	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
+)
+
+// octaviaRefused demands a status and a word of Octavia's sentence.
+func octaviaRefused(t testing.TB, err error, status int, word string) {
+	t.Helper()
+	if !gophercloud.ResponseCodeIs(err, status) || !strings.Contains(err.Error(), word) {
+		t.Fatalf("got %v, want %d with %q", err, status, word)
+	}
+}
+
+// tree is a load balancer with a listener, a pool and one member, ACTIVE.
+type tree struct{ lb, listener, pool, vipPort, subnet string }
+
+func (k *clients) tree(algorithm string) tree {
+	k.t.Helper()
+	n := k.net("n")
+	s := k.subnet(n.ID, "10.0.0.0/24").ID
+	lb, err := loadbalancers.Create(k.t.Context(), k.balancer, loadbalancers.CreateOpts{Name: "lb", VipSubnetID: s, Description: "d", Tags: []string{"a"},
+		Listeners: []listeners.CreateOpts{{Name: "l", Protocol: "TCP", ProtocolPort: 80, DefaultPool: &pools.CreateOpts{Name: "p", Protocol: "TCP", LBMethod: pools.LBMethod(algorithm),
+			Members: []pools.CreateMemberOpts{{Address: "10.0.0.50", ProtocolPort: 80}}}}}}).Extract()
+	must(k.t, err)
+	if lb.ProvisioningStatus != "PENDING_CREATE" || len(lb.Pools) != 1 || len(lb.Pools[0].Members) != 1 || len(lb.Listeners) != 1 {
+		k.t.Fatalf("the new tree is %+v", lb)
+	}
+	x := tree{lb.ID, lb.Listeners[0].ID, lb.Pools[0].ID, lb.VipPortID, s}
+	k.balancerBecomes(lb.ID, "ACTIVE")
+	return x
+}
+
+// members are the members of a pool as address to provisioning status.
+func (k *clients) members(pool string) map[string]string {
+	k.t.Helper()
+	pages, err := pools.ListMembers(k.balancer, pool, nil).AllPages(k.t.Context())
+	must(k.t, err)
+	all, err := pools.ExtractMembers(pages)
+	must(k.t, err)
+	out := map[string]string{}
+	for _, m := range all {
+		out[m.Address] = m.ProvisioningStatus
+	}
+	return out
+}
+
+func TestBalancerRefusals(t *testing.T) {
+	k := connect(t, openstacktest.New(t), "fake")
+	x := k.tree("SOURCE_IP_PORT")
+	lb := func(more object) object {
+		body := object{"vip_subnet_id": x.subnet}
+		for key, v := range more {
+			body[key] = v
+		}
+		return object{"loadbalancer": body}
+	}
+	listener := func(protocol string, port int) object {
+		return object{"listener": object{"loadbalancer_id": x.lb, "protocol": protocol, "protocol_port": port}}
+	}
+	for _, tt := range []struct {
+		name, method, path string
+		body               any
+		status             int
+		word               string
+	}{
+		{"a VIP is somewhere", "POST", "lbaas/loadbalancers", object{"loadbalancer": object{"name": "x"}}, 400, "VIP must contain one of"},
+		{"a VIP's address is of its subnet", "POST", "lbaas/loadbalancers", lb(object{"vip_address": "1.2.3.4"}), 500, "Provider 'ovn' reports error: IP address 1.2.3.4 is not a valid IP"},
+		{"a provider is enabled", "POST", "lbaas/loadbalancers", lb(object{"provider": "amphora"}), 400, "Provider 'amphora' is not enabled."},
+		{"children need cascade", "DELETE", "lbaas/loadbalancers/" + x.lb, nil, 400, "it has children"},
+		{"a port has one listener", "POST", "lbaas/listeners", listener("TCP", 80), 409, "already using protocol TCP and protocol_port 80"},
+		{"OVN has no HTTP", "POST", "lbaas/listeners", listener("HTTP", 81), 501, "OVN provider does not support HTTP protocol"},
+		{"OVN has one algorithm", "POST", "lbaas/pools", object{"pool": object{"loadbalancer_id": x.lb, "protocol": "TCP", "lb_algorithm": "ROUND_ROBIN"}}, 501, "OVN provider does not support ROUND_ROBIN algorithm"},
+		{"OVN checks health by TCP", "POST", "lbaas/healthmonitors", object{"healthmonitor": object{"pool_id": x.pool, "type": "HTTP", "delay": 5, "timeout": 5, "max_retries": 3}}, 501, "health monitor type"},
+		{"a listener has one default pool", "POST", "lbaas/pools", object{"pool": object{"listener_id": x.listener, "protocol": "TCP", "lb_algorithm": "SOURCE_IP_PORT"}}, 409, "already has a default pool"},
+		{"a member is in a pool once", "POST", "lbaas/pools/" + x.pool + "/members", object{"member": object{"address": "10.0.0.50", "protocol_port": 80}}, 409, "already using ip 10.0.0.50"},
+		{"a member is in a request once", "PUT", "lbaas/pools/" + x.pool + "/members", object{"members": []object{{"address": "10.0.0.51", "protocol_port": 80}, {"address": "10.0.0.51", "protocol_port": 80}}}, 400, "updated only once"},
+		{"quotas are an admin's", "PUT", "quotas/" + nobody, object{"quota": object{"pool": 1}}, 403, "Policy does not allow"},
+		{"what is not there is not found", "GET", "lbaas/loadbalancers/" + nobody, nil, 404, "Load Balancer " + nobody + " not found."},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			octaviaRefused(t, k.do(k.balancer, tt.method, tt.path, tt.body, nil), tt.status, tt.word)
+		})
+	}
+}
+
+func TestATreeRefusedByOVNLeavesItsVIPPort(t *testing.T) {
+	c := openstacktest.New(t)
+	k := connect(t, c, "fake")
+	s := k.subnet(k.net("n").ID, "10.0.0.0/24").ID
+	before := len(c.Left())
+	err := k.do(k.balancer, "POST", "lbaas/loadbalancers", object{"loadbalancer": object{"vip_subnet_id": s,
+		"listeners": []object{{"protocol": "TCP", "protocol_port": 80, "default_pool": object{"protocol": "TCP", "lb_algorithm": "SOURCE_IP_PORT"}}}}}, nil)
+	octaviaRefused(t, err, 400, "Pools must be named")
+	if left := c.Left(); len(left) != before+1 || !strings.Contains(strings.Join(left, " "), "port ovn-lb-vip-") {
+		t.Errorf("left over: %q", left)
+	}
+}
+
+func TestProvidersWithoutTrees(t *testing.T) {
+	k := connect(t, openstacktest.New(t, openstacktest.RefuseTrees(), openstacktest.Provider("amphora")), "fake")
+	s := k.subnet(k.net("n").ID, "10.0.0.0/24").ID
+	err := k.do(k.balancer, "POST", "lbaas/loadbalancers", object{"loadbalancer": object{"vip_subnet_id": s, "listeners": []object{{"protocol": "TCP", "protocol_port": 80}}}}, nil)
+	octaviaRefused(t, err, 501, "fully populated")
+	lb, err := loadbalancers.Create(t.Context(), k.balancer, loadbalancers.CreateOpts{VipSubnetID: s}).Extract()
+	must(t, err)
+	if p := k.getPort(lb.VipPortID); p.DeviceOwner != "Octavia" || p.Name != "octavia-lb-"+lb.ID {
+		t.Errorf("the VIP port is %s of %q", p.Name, p.DeviceOwner)
+	}
+}
+
+func TestPendingBalancersAreImmutable(t *testing.T) {
+	k := connect(t, openstacktest.New(t, openstacktest.Polls(3)), "fake")
+	x := k.tree("SOURCE_IP_PORT")
+	member := func(address string) error {
+		return k.do(k.balancer, "POST", "lbaas/pools/"+x.pool+"/members", object{"member": object{"address": address, "protocol_port": 80}}, nil)
+	}
+	must(t, member("10.0.0.51"))
+	octaviaRefused(t, member("10.0.0.52"), 409, "is immutable and cannot be updated")
+	octaviaRefused(t, k.do(k.balancer, "DELETE", "lbaas/loadbalancers/"+x.lb+"?cascade=true", nil, nil), 409, "Invalid state PENDING_UPDATE")
+	octaviaRefused(t, member("10.0.0.52"), 409, "is immutable") // the third refusal was the third look
+	must(t, member("10.0.0.52"))
+}
+
+func TestBalancerIsActiveBeforeItsMembersWithOVN(t *testing.T) {
+	for provider, want := range map[string]string{"ovn": "PENDING_CREATE", "amphora": "ACTIVE"} {
+		t.Run(provider, func(t *testing.T) {
+			k := connect(t, openstacktest.New(t, openstacktest.Provider(provider)), "fake")
+			algorithm := map[string]string{"ovn": "SOURCE_IP_PORT", "amphora": "ROUND_ROBIN"}[provider]
+			x := k.tree(algorithm)
+			// k.tree looked until the load balancer was ACTIVE, and no further.
+			var page struct {
+				Pool struct{ Provisioning_status string }
+			}
+			must(t, k.do(k.balancer, "PUT", "lbaas/pools/"+x.pool, object{"pool": object{"description": "x"}}, &page))
+			if got := page.Pool.Provisioning_status; (got == "PENDING_CREATE") != (want == "PENDING_CREATE") {
+				t.Errorf("the pool of an ACTIVE load balancer is %s", got)
+			}
+		})
+	}
+}
+
+func TestMembersAreReplacedInOneRequest(t *testing.T) {
+	k := connect(t, openstacktest.New(t), "fake")
+	x := k.tree("SOURCE_IP_PORT")
+	put := func(query string, addresses ...string) {
+		t.Helper()
+		body := []object{}
+		for _, a := range addresses {
+			body = append(body, object{"address": a, "protocol_port": 80, "weight": 5})
+		}
+		must(t, k.do(k.balancer, "PUT", "lbaas/pools/"+x.pool+"/members"+query, object{"members": body}, nil))
+		for range 4 {
+			k.members(x.pool)
+		}
+	}
+	has := func(addresses ...string) {
+		t.Helper()
+		got := k.members(x.pool)
+		for _, a := range addresses {
+			if got[a] != "ACTIVE" {
+				t.Errorf("member %s is %q", a, got[a])
+			}
+		}
+		if len(got) != len(addresses) {
+			t.Errorf("members %v, want %v", got, addresses)
+		}
+	}
+	put("?additive_only=true", "10.0.0.51")
+	has("10.0.0.50", "10.0.0.51")
+	put("", "10.0.0.51", "10.0.0.52")
+	has("10.0.0.51", "10.0.0.52")
+	put("")
+	has()
+}
+
+func TestDeletedTreeKeepsTheFloatingIP(t *testing.T) {
+	c := openstacktest.New(t)
+	k := connect(t, c, "fake")
+	x := k.tree("SOURCE_IP_PORT")
+	public := k.ids("networks", "name=public")[0]
+	router := k.make("routers", "router", object{"external_gateway_info": object{"network_id": public}})
+	must(t, k.do(k.network, "PUT", "routers/"+router+"/add_router_interface", object{"subnet_id": x.subnet}, nil))
+	fip := k.make("floatingips", "floatingip", object{"floating_network_id": public, "port_id": x.vipPort})
+	must(t, loadbalancers.Delete(t.Context(), k.balancer, x.lb, loadbalancers.DeleteOpts{Cascade: true}).ExtractErr())
+	lb, err := loadbalancers.Get(t.Context(), k.balancer, x.lb).Extract()
+	must(t, err)
+	if lb.ProvisioningStatus != "PENDING_DELETE" {
+		t.Errorf("a deleted load balancer is %s", lb.ProvisioningStatus)
+	}
+	_, err = loadbalancers.Get(t.Context(), k.balancer, x.lb).Extract()
+	octaviaRefused(t, err, 404, "not found")
+	refused(t, k.do(k.network, "GET", "ports/"+x.vipPort, nil, nil), 404, "PortNotFound")
+	f, err := floatingips.Get(t.Context(), k.network, fip).Extract()
+	must(t, err)
+	if f.PortID != "" || f.Status != "DOWN" {
+		t.Errorf("the floating IP is %s on port %q", f.Status, f.PortID)
+	}
+	for _, s := range c.Left() {
+		if kind, _, _ := strings.Cut(s, " "); kind == "listener" || kind == "pool" || kind == "member" {
+			t.Errorf("left over: %s", s)
+		}
+	}
+}
+
+func TestBalancersAreFoundByTagNameAndDescription(t *testing.T) {
+	k := connect(t, openstacktest.New(t), "fake")
+	x := k.tree("SOURCE_IP_PORT")
+	for query, want := range map[string]int{"tags=a": 1, "tags=b": 0, "name=lb": 1, "description=d": 1, "vip_port_id=" + x.vipPort: 1, "name=l": 0} {
+		var page struct{ LoadBalancers []struct{ ID string } }
+		must(t, k.do(k.balancer, "GET", "lbaas/loadbalancers?"+query, nil, &page))
+		if len(page.LoadBalancers) != want {
+			t.Errorf("%s finds %d, want %d", query, len(page.LoadBalancers), want)
+		}
+	}
+}
+
+func TestBalancerQuota(t *testing.T) {
+	k := connect(t, openstacktest.New(t, openstacktest.Quota("load-balancer", "load_balancer", 1)), "fake")
+	x := k.tree("SOURCE_IP_PORT")
+	_, err := loadbalancers.Create(t.Context(), k.balancer, loadbalancers.CreateOpts{VipSubnetID: x.subnet}).Extract()
+	octaviaRefused(t, err, 403, "Quota has been met for resources: Load Balancer")
+}
