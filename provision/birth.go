@@ -22,11 +22,11 @@ type birth struct {
 	find url.Values
 }
 
-// born describes a Neutron object: the body gets the name and the mark, and both find it again.
-func (s *Session) born(name string, body map[string]any) birth {
+// born describes a named object: the body gets the name and the mark, and both find it again.
+func (b *Base) born(body map[string]any) birth {
 	body = maps.Clone(body)
-	body["name"], body["description"] = name, s.mark()
-	return birth{body, url.Values{"name": {name}, "description": {s.mark()}}}
+	body["name"], body["description"] = b.name, b.s.mark()
+	return birth{body, url.Values{"name": {b.name}, "description": {b.s.mark()}}}
 }
 
 // tries bounds how often a create call with an unknown outcome is looked up and sent again.

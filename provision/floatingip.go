@@ -68,10 +68,9 @@ func (f *FloatingIP) Apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	made, err := create[floatingips.FloatingIP](ctx, f.s, fipCollection, birth{
-		body: map[string]any{"floating_network_id": external, "port_id": f.Port.id, "description": f.s.mark()},
-		find: url.Values{"port_id": {f.Port.id}, "description": {f.s.mark()}},
-	})
+	body := map[string]any{"floating_network_id": external, "port_id": f.Port.id, "description": f.s.mark()}
+	find := url.Values{"port_id": {f.Port.id}, "description": {f.s.mark()}}
+	made, err := create[floatingips.FloatingIP](ctx, f.s, fipCollection, birth{body, find})
 	if err != nil {
 		return openstack.Wrap(err, "allocating a floating IP on %s for %s", f.External, f.Port.name)
 	}

@@ -168,7 +168,7 @@ func (l *LoadBalancer) Apply(ctx context.Context) error {
 }
 
 func (l *LoadBalancer) create(ctx context.Context) error {
-	provider, err := l.s.balancerProvider(ctx, l.Provider)
+	provider, err := l.s.BalancerProvider(ctx, l.Provider)
 	if err != nil {
 		return err
 	}
@@ -177,9 +177,9 @@ func (l *LoadBalancer) create(ctx context.Context) error {
 	for k, v := range bare {
 		whole[k] = v
 	}
-	made, err := create[loadbalancers.LoadBalancer](ctx, l.s, balancerCollection, l.s.born(l.name, whole))
+	made, err := create[loadbalancers.LoadBalancer](ctx, l.s, balancerCollection, l.born(whole))
 	if openstack.RefusesTree(err) {
-		made, err = create[loadbalancers.LoadBalancer](ctx, l.s, balancerCollection, l.s.born(l.name, bare))
+		made, err = create[loadbalancers.LoadBalancer](ctx, l.s, balancerCollection, l.born(bare))
 	}
 	if err != nil {
 		return err
@@ -292,8 +292,8 @@ func (l *LoadBalancer) waitActive(ctx context.Context) error {
 	})
 }
 
-// balancerProvider picks the Octavia provider: the one asked for, else ovn, else amphora, else the first there is.
-func (s *Session) balancerProvider(ctx context.Context, wanted string) (string, error) {
+// BalancerProvider picks the Octavia provider: the one asked for, else ovn, else amphora, else the first there is.
+func (s *Session) BalancerProvider(ctx context.Context, wanted string) (string, error) {
 	return s.lookups.once(ctx, "load balancer provider "+wanted, func(ctx context.Context) (string, error) {
 		c := collection{(*openstack.Cloud).LoadBalancer, "lbaas/providers", "provider", "providers"}
 		all, err := list[providers.Provider](ctx, s.Cloud, c, "", nil)

@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -88,4 +89,14 @@ type NotThere struct{ Kind, Name, There string }
 
 func (e *NotThere) Error() string {
 	return fmt.Sprintf("finding %s %q: the project sees none of that name (%s)", e.Kind, e.Name, e.There)
+}
+
+// Ping makes one small request of a service, to see that it answers.
+func (s *Session) Ping(ctx context.Context, service string) error {
+	for name, c := range map[string]collection{"network": networkCollection, "compute": flavorCollection, "image": imageCollection, "load-balancer": balancerCollection} {
+		if name == service {
+			return openstack.Wrap(call(ctx, s.Cloud, c, http.MethodGet, "?limit=1", nil), "asking service %s", service)
+		}
+	}
+	return nil // Keystone has answered by letting us in
 }

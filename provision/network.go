@@ -40,7 +40,7 @@ func (n *Network) Observe(context.Context) (graph.State, error) {
 
 // Apply implements [graph.Resource].
 func (n *Network) Apply(ctx context.Context) error {
-	made, err := create[networks.Network](ctx, n.s, networkCollection, n.s.born(n.name, map[string]any{}))
+	made, err := create[networks.Network](ctx, n.s, networkCollection, n.born(map[string]any{}))
 	if err != nil {
 		return openstack.Wrap(err, "creating network %s", n.name)
 	}
@@ -114,7 +114,7 @@ func (n *Subnet) Apply(ctx context.Context) error {
 	if len(n.DNS) > 0 {
 		body["dns_nameservers"] = n.DNS
 	}
-	made, err := create[subnets.Subnet](ctx, n.s, subnetCollection, n.s.born(n.name, body))
+	made, err := create[subnets.Subnet](ctx, n.s, subnetCollection, n.born(body))
 	if err != nil {
 		return openstack.Wrap(err, "creating subnet %s", n.name)
 	}

@@ -91,7 +91,7 @@ func (p *Port) Apply(ctx context.Context) error {
 		at["ip_address"] = p.Fixed.String()
 	}
 	body["network_id"], body["fixed_ips"] = p.Subnet.Network.id, []map[string]string{at}
-	made, err := create[ports.Port](ctx, p.s, portCollection, p.s.born(p.name, body))
+	made, err := create[ports.Port](ctx, p.s, portCollection, p.born(body))
 	if err != nil {
 		return openstack.Wrap(err, "creating port %s", p.name)
 	}

@@ -64,7 +64,7 @@ func (s *Session) Quotas(ctx context.Context) ([]Quota, error) {
 		})
 	}
 	project := s.Cloud.ProjectID()
-	read((*openstack.Cloud).Network, "quotas/"+project+"/details.json", &network)
+	read((*openstack.Cloud).Network, "quotas/"+project+"/details", &network)
 	read((*openstack.Cloud).Compute, "limits", &compute)
 	read((*openstack.Cloud).LoadBalancer, "lbaas/quotas/"+project, &balancer)
 	if err := g.Wait(); err != nil {
@@ -114,7 +114,7 @@ func (s *Session) countBalancers(ctx context.Context, all []Quota) error {
 func (s *Session) Demand(ctx context.Context, r graph.Resource) (map[string]int, error) {
 	switch r := r.(type) {
 	case *Network:
-		return map[string]int{"network": 1}, nil
+		return map[string]int{"network": 1, "port": 1}, nil // the port that Neutron adds for DHCP and metadata counts too
 	case *Subnet:
 		return map[string]int{"subnet": 1}, nil
 	case *Router:
@@ -132,7 +132,7 @@ func (s *Session) Demand(ctx context.Context, r graph.Resource) (map[string]int,
 	case *SecurityGroup:
 		return map[string]int{"security_group": 1, "security_group_rule": len(r.Rules) + 2}, nil // two for egress, made with the group
 	case *LoadBalancer:
-		return map[string]int{"load_balancer": 1, "member": len(r.Members), "port": 1}, nil
+		return map[string]int{"load_balancer": 1, "member": len(r.Members), "port": 2}, nil // the VIP's, and OVN's for health checks
 	case *Server:
 		all, err := s.Flavors(ctx)
 		for _, f := range all {

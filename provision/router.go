@@ -2,13 +2,16 @@ package provision
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/subnets"
 
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
@@ -50,7 +53,7 @@ func (r *Router) Apply(ctx context.Context) error {
 		err := call(ctx, r.s.Cloud, routerCollection, http.MethodPut, "/"+r.id, map[string]any{"router": gateway})
 		return openstack.Wrap(err, "giving router %s its gateway on %s", r.name, r.External)
 	}
-	made, err := create[routers.Router](ctx, r.s, routerCollection, r.s.born(r.name, gateway))
+	made, err := create[routers.Router](ctx, r.s, routerCollection, r.born(gateway))
 	if err != nil {
 		return openstack.Wrap(err, "creating router %s", r.name)
 	}
@@ -69,6 +72,27 @@ func (s *Session) ExternalNetwork(ctx context.Context, name string) (string, err
 		id, err := choose("external network", name, all, func(n networks.Network) (string, string) { return n.Name, n.ID })
 		return id, err
 	})
+}
+
+// ExternalRanges are the address ranges of the external network, as far as the cloud shows its subnets to us.
+func (s *Session) ExternalRanges(ctx context.Context, name string) ([]netip.Prefix, error) {
+	id, err := s.ExternalNetwork(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	all, err := list[subnets.Subnet](ctx, s.Cloud, subnetCollection, "", url.Values{"network_id": {id}})
+	if err != nil {
+		return nil, err
+	}
+	var ranges []netip.Prefix
+	for _, x := range all {
+		p, err := netip.ParsePrefix(x.CIDR)
+		if err != nil {
+			return nil, fmt.Errorf("reading subnet %s: %w", x.ID, err)
+		}
+		ranges = append(ranges, p)
+	}
+	return ranges, nil
 }
 
 // RouterInterface connects the router to a subnet: by the subnet, which takes its gateway address, or by an explicit port.

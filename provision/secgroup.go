@@ -94,7 +94,7 @@ func hasRule(all []rules.SecGroupRule, r Rule) bool {
 // Apply implements [graph.Resource].
 func (g *SecurityGroup) Apply(ctx context.Context) error {
 	if g.id == "" {
-		made, err := create[groups.SecGroup](ctx, g.s, groupCollection, g.s.born(g.name, map[string]any{}))
+		made, err := create[groups.SecGroup](ctx, g.s, groupCollection, g.born(map[string]any{}))
 		if err != nil {
 			return openstack.Wrap(err, "creating security group %s", g.name)
 		}

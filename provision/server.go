@@ -175,6 +175,16 @@ func (v *Server) fault(ctx context.Context, x *servers.Server) string {
 	return x.Fault.Message
 }
 
+// Fault is what Nova says about a server in ERROR, with a colon before it, or "".
+func (s *Session) Fault(id string) string {
+	for _, v := range s.found.Servers {
+		if v.ID == id && v.Fault.Message != "" {
+			return ": " + v.Fault.Message
+		}
+	}
+	return ""
+}
+
 // listServers lists the servers under the stack's name. Nova's name filter is a regular expression.
 func (s *Session) listServers(ctx context.Context) ([]servers.Server, error) {
 	return list[servers.Server](ctx, s.Cloud, serverCollection, "/detail", url.Values{"name": {"^" + regexp.QuoteMeta(s.Stack+"/")}})

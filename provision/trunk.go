@@ -45,7 +45,7 @@ func (t *Trunk) Apply(ctx context.Context) error {
 	if t.id != "" {
 		return fixed(&t.Base, "a trunk in ERROR or on another parent")
 	}
-	made, err := create[trunks.Trunk](ctx, t.s, trunkCollection, t.s.born(t.name, map[string]any{"port_id": t.Parent.id, "admin_state_up": true}))
+	made, err := create[trunks.Trunk](ctx, t.s, trunkCollection, t.born(map[string]any{"port_id": t.Parent.id, "admin_state_up": true}))
 	if err != nil {
 		return openstack.Wrap(err, "creating trunk %s", t.name)
 	}

@@ -73,12 +73,7 @@ func (c Config) flavors() []string {
 
 // shortages compares what the missing resources of lab take with the project's quotas.
 func (s *Stack) shortages(ctx context.Context, lab *Lab) ([]provision.Shortage, error) {
-	var cloud graph.Graph // without hosts, whose observation logs in to them
-	for _, r := range lab.Graph.Resources() {
-		if _, isHost := r.(*host); !isHost {
-			cloud.Add(r)
-		}
-	}
+	cloud := s.withoutHosts(lab)
 	rows, err := cloud.Observe(ctx)
 	if err != nil {
 		return nil, err
@@ -104,4 +99,15 @@ func (s *Stack) shortages(ctx context.Context, lab *Lab) ([]provision.Shortage, 
 		return nil, err
 	}
 	return provision.Shortages(quotas, demand), nil
+}
+
+// withoutHosts is the part of a lab that lives in OpenStack. Observing hosts means to log in to them.
+func (s *Stack) withoutHosts(lab *Lab) *graph.Graph {
+	var cloud graph.Graph
+	for _, r := range lab.Graph.Resources() {
+		if _, isHost := r.(*host); !isHost {
+			cloud.Add(r)
+		}
+	}
+	return &cloud
 }

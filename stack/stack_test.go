@@ -71,14 +71,14 @@ func mustDown(t *testing.T, lab *labtest.Lab, name string) {
 	}
 }
 
-// uuid is in the names that the cloud makes up.
-var uuid = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+// madeUp is in the names that the cloud makes up: ids, and addresses it chose.
+var madeUp = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|172\.24\.4\.\d+`)
 
 // left is what is in the cloud, without what differs between two runs.
 func left(lab *labtest.Lab) []string {
 	all := lab.Left()
 	for i := range all {
-		all[i] = uuid.ReplaceAllString(all[i], "ID")
+		all[i] = madeUp.ReplaceAllString(all[i], "ID")
 	}
 	slices.Sort(all)
 	return all
@@ -400,12 +400,30 @@ func TestTheOVSRulesOfTrunksAreObeyed(t *testing.T) {
 	empty(t, lab)
 }
 
-func TestAFullQuotaIsNamedAndHeals(t *testing.T) {
+func TestAFullQuotaIsKnownBeforeTheFirstWriteAndAnAdministratorRaisesIt(t *testing.T) {
 	t.Parallel()
-	lab := labtest.New(t, []string{"demo"}, openstacktest.Quota("network", "trunk", 1))
+	lab := labtest.New(t, []string{"demo"}, openstacktest.Quota("network", "port", 5), openstacktest.Quota("compute", "instances", 2))
 	_, err := up(t, lab, "demo", stack.Defaults())
-	if !openstack.IsQuota(err) || !strings.Contains(err.Error(), "creating trunk demo/worker-") {
-		t.Fatalf("got %v", err)
+	var short *stack.ShortError
+	if !errors.As(err, &short) || len(lab.Writes()) != 0 {
+		t.Fatalf("%d writes, %v", len(lab.Writes()), err)
+	}
+	for _, want := range []string{"port: 11 more are needed and 5 are free", "`openstack quota set --ports 11 demo`", "instances: 3 more are needed and 2 are free"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+	admin, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake-admin", File: lab.CloudsYAML()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := stack.Open(connect(t, lab), "demo", stack.Options{Dial: lab.Dial, State: lab.State, Poll: time.Millisecond, Admin: admin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	if _, err := s.Up(t.Context(), stack.Defaults(), stack.UpOptions{Parallel: 8}); err != nil {
+		t.Fatal(err)
 	}
 	mustDown(t, lab, "demo")
 	empty(t, lab)
