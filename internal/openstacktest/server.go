@@ -99,10 +99,11 @@ func (q *call) showServer(s *server) map[string]any {
 		m["flavor"] = map[string]any{"original_name": s.flavor.Name, "vcpus": s.flavor.VCPUs, "ram": s.flavor.RAM, "disk": s.flavor.Disk, "ephemeral": 0, "swap": 0, "extra_specs": map[string]string{}}
 	}
 	if s.Status == "ERROR" {
-		m["fault"] = s.Fault
-		if s.Fault == nil {
-			m["fault"] = serverFault{500, "No valid host was found. ", s.Updated}
+		f := serverFault{500, "No valid host was found. ", s.Updated}
+		if s.Fault != nil {
+			f.Code, f.Message = s.Fault.Code, s.Fault.Message
 		}
+		m["fault"] = f
 	}
 	if q.since(9) {
 		m["locked"] = false

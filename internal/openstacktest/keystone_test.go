@@ -1,0 +1,138 @@
+package openstacktest_test
+
+import (
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/applicationcredentials"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/projects"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/tokens"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
+
+	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
+)
+
+func TestCloudsFileIsSecret(t *testing.T) {
+	c := openstacktest.New(t)
+	info, err := os.Stat(c.CloudsYAML())
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+}
+
+func TestTokenSaysWhoWhereAndUntilWhen(t *testing.T) {
+	c := openstacktest.New(t, openstacktest.TokenLifetime(10*time.Minute))
+	k := connect(t, c, "fake")
+	got := tokens.Get(t.Context(), k.identity, k.provider.Token())
+	project, err := got.ExtractProject()
+	must(t, err)
+	user, err := got.ExtractUser()
+	must(t, err)
+	roles, err := got.ExtractRoles()
+	must(t, err)
+	token, err := got.Extract()
+	must(t, err)
+	if project.ID != c.ProjectID() || project.Name != "demo" || user.Name != "demo" {
+		t.Errorf("project %s, user %s", project.Name, user.Name)
+	}
+	if !slices.ContainsFunc(roles, func(r tokens.Role) bool { return r.Name == "load-balancer_member" }) {
+		t.Errorf("roles %v", roles)
+	}
+	if left := time.Until(token.ExpiresAt); left < 9*time.Minute || left > 10*time.Minute {
+		t.Errorf("the token lives for %v", left)
+	}
+	if got.Header.Get("X-Openstack-Request-Id") == "" || got.Header.Get("Date") == "" {
+		t.Errorf("headers %v", got.Header)
+	}
+}
+
+func TestWrongPasswordIsRefused(t *testing.T) {
+	c := openstacktest.New(t)
+	_, err := openstack.AuthenticatedClient(t.Context(), gophercloud.AuthOptions{IdentityEndpoint: c.AuthURL(), Username: "demo", Password: "guess", DomainName: "Default", TenantName: "demo"})
+	if !gophercloud.ResponseCodeIs(err, 401) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRevokedTokensAreReplaced(t *testing.T) {
+	c := openstacktest.New(t)
+	k := connect(t, c, "fake")
+	c.RevokeTokens()
+	k.net("n") // the client authenticates again by itself
+	if got := len(c.Auths()); got != 2 {
+		t.Errorf("%d logins, want 2", got)
+	}
+}
+
+func TestExpiredTokensAreRefused(t *testing.T) {
+	c := openstacktest.New(t, openstacktest.TokenLifetime(-time.Second))
+	p, err := openstack.AuthenticatedClient(t.Context(), gophercloud.AuthOptions{IdentityEndpoint: c.AuthURL(), Username: "demo", Password: "demo-secret", DomainName: "Default", TenantName: "demo"})
+	must(t, err)
+	network, err := openstack.NewNetworkV2(p, gophercloud.EndpointOpts{Region: "RegionOne"})
+	must(t, err)
+	_, err = networks.List(network, nil).AllPages(t.Context())
+	if !gophercloud.ResponseCodeIs(err, 401) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestApplicationCredentials(t *testing.T) {
+	c := openstacktest.New(t)
+	k := connect(t, c, "fake")
+	user, err := tokens.Get(t.Context(), k.identity, k.provider.Token()).ExtractUser()
+	must(t, err)
+	made, err := applicationcredentials.Create(t.Context(), k.identity, user.ID, applicationcredentials.CreateOpts{Name: "demo/controller", Roles: []applicationcredentials.Role{{Name: "member"}}}).Extract()
+	must(t, err)
+	_, err = applicationcredentials.Create(t.Context(), k.identity, user.ID, applicationcredentials.CreateOpts{Name: "demo/controller"}).Extract()
+	refused(t, err, 409, "")
+	_, err = applicationcredentials.Create(t.Context(), k.identity, user.ID, applicationcredentials.CreateOpts{Name: "x", Roles: []applicationcredentials.Role{{Name: "admin"}}}).Extract()
+	refused(t, err, 400, "")
+	seen, err := applicationcredentials.Get(t.Context(), k.identity, user.ID, made.ID).Extract()
+	must(t, err)
+	if made.Secret == "" || seen.Secret != "" {
+		t.Error("the secret is not shown exactly once")
+	}
+	ao := gophercloud.AuthOptions{IdentityEndpoint: c.AuthURL(), ApplicationCredentialID: made.ID, ApplicationCredentialSecret: made.Secret}
+	limited := login(t, ao, "RegionOne")
+	limited.net("n")
+	refused(t, limited.do(limited.balancer, "GET", "lbaas/loadbalancers", nil, nil), 403, "") // it has no role for that
+	_, err = applicationcredentials.Create(t.Context(), limited.identity, user.ID, applicationcredentials.CreateOpts{Name: "child"}).Extract()
+	refused(t, err, 403, "")
+	must(t, applicationcredentials.Delete(t.Context(), k.identity, user.ID, made.ID).ExtractErr())
+	if _, err := openstack.AuthenticatedClient(t.Context(), ao); !gophercloud.ResponseCodeIs(err, 401) {
+		t.Errorf("a deleted credential logs in: %v", err)
+	}
+}
+
+func TestAdminSeesWhatDemoDoesNot(t *testing.T) {
+	c := openstacktest.New(t)
+	k, admin := connect(t, c, "fake"), connect(t, c, "fake-admin")
+	_, err := projects.List(k.identity, nil).AllPages(t.Context())
+	refused(t, err, 403, "")
+	pages, err := projects.List(admin.identity, projects.ListOpts{Name: "demo"}).AllPages(t.Context())
+	must(t, err)
+	all, err := projects.ExtractProjects(pages)
+	must(t, err)
+	if len(all) != 1 || all[0].ID != c.ProjectID() {
+		t.Errorf("projects %v", all)
+	}
+	if mine, theirs := k.ids("agents", ""), admin.ids("agents", ""); len(mine) != 0 || len(theirs) == 0 {
+		t.Errorf("demo sees %d agents, admin %d", len(mine), len(theirs))
+	}
+	n := admin.net("theirs")
+	refused(t, k.do(k.network, "GET", "networks/"+n.ID, nil, nil), 404, "NetworkNotFound")
+}
+
+func TestCloudWithoutOctavia(t *testing.T) {
+	c := openstacktest.New(t, openstacktest.WithoutOctavia())
+	p, err := openstack.AuthenticatedClient(t.Context(), gophercloud.AuthOptions{IdentityEndpoint: c.AuthURL(), Username: "demo", Password: "demo-secret", DomainName: "Default", TenantName: "demo"})
+	must(t, err)
+	if _, err = openstack.NewLoadBalancerV2(p, gophercloud.EndpointOpts{Region: "RegionOne"}); err == nil {
+		t.Error("the catalog has a load-balancer service")
+	}
+}
