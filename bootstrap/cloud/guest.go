@@ -64,6 +64,7 @@ func (l *Lab) configureGuest(ctx context.Context, root, kernelDir string) error 
 		"guest/sshd.conf":           "etc/ssh/sshd_config.d/lab.conf",
 		"guest/system.conf":         "etc/systemd/system.conf.d/lab.conf",
 		"guest/dhcpcd.conf":         "etc/dhcpcd.conf",
+		"guest/70-uml-net.rules":    "etc/udev/rules.d/70-uml-net.rules",
 	} {
 		if err := putStatic(root, name, place, 0o644); err != nil {
 			return err

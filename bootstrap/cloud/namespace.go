@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -87,11 +88,18 @@ func (l *Lab) Exec(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 			done <- result{0, err}
 			return
 		}
-		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		path, err := lookPath(argv[0]) // of the lab's root, in which this thread is now
+		if err != nil {
+			done <- result{0, err}
+			return
+		}
+		cmd := exec.CommandContext(ctx, path, argv[1:]...)
+		cmd.Args[0] = argv[0]
 		cmd.Dir = "/root"
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
 		cmd.Env = commandEnvironment(os.Getenv)
-		err := cmd.Run()
+		cmd.WaitDelay = time.Second // for a stdin that never ends
+		err = cmd.Run()
 		if exit, ok := err.(*exec.ExitError); ok && ctx.Err() == nil {
 			done <- result{exit.ExitCode(), nil}
 			return

@@ -55,8 +55,9 @@ func (e *MissingError) Command() []string {
 // ErrNotRoot says that namespaces, mounts and Debian roots cannot be made.
 var ErrNotRoot = errors.New("only root may make namespaces and mounts; run it with sudo")
 
-// check finds what would make a start fail later and less clearly.
-func (h host) check(l *Lab, building bool) error {
+// check finds what would make a start fail later and less clearly. building says that the layers are not in the cache, running
+// that there is a cloud already, whose memory comes back.
+func (h host) check(l *Lab, building, running bool) error {
 	if h.uid() != 0 {
 		return fmt.Errorf("starting the lab: %w", ErrNotRoot)
 	}
@@ -67,7 +68,7 @@ func (h host) check(l *Lab, building bool) error {
 	if err != nil {
 		return err
 	}
-	if memory < needMemory {
+	if !running && memory < needMemory { // a running one is replaced, or has its memory
 		return fmt.Errorf("starting the lab: %s of memory available, %s needed; stop something, or use a larger machine", size(memory), size(needMemory))
 	}
 	for _, dir := range []struct {

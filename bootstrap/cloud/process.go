@@ -17,7 +17,6 @@ type process struct {
 	Ticks   uint64    `json:"ticks"` // start time in clock ticks since boot, field 22 of proc(5) stat
 	Boot    string    `json:"boot"`  // boot id of the kernel, since ticks begin again with it
 	Started time.Time `json:"started"`
-	Baking  bool      `json:"baking"` // it makes the golden root and is to be thrown away
 }
 
 func (l *Lab) processFile() string { return filepath.Join(l.state, "supervisor.json") }

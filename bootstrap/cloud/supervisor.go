@@ -81,7 +81,6 @@ func Supervise(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	self.Baking = s.Baking
 	if err := writeJSON(s.Process, self, 0o600); err != nil {
 		return err
 	}

@@ -288,6 +288,7 @@ func (s *supervisor) bootsUML(ctx context.Context) error {
 		return errors.New(s.Kernel)
 	}
 	// A PID namespace of its own, because the kernel's helpers leave its process group.
+	defer os.RemoveAll("/run/uml/probe")
 	return s.boots(ctx, "virt-uml", "Run /bin/true as init process", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", filepath.Join(umlPlace, "linux.uml"), "mem=64M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
 		"init=/bin/true", "con=null", "con0=null,fd:1", "seccomp=on", "uml_dir=/run/uml/", "umid=probe", "panic=-1", "noreboot")
 }

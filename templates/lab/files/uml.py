@@ -219,12 +219,28 @@ class UMLDriver(driver.ComputeDriver):
     def detach_interface(self, context, instance, vif):
         with self._lock(instance.uuid):
             boot = self._load(instance.uuid)
+            port, _, tap = self._names(vif)
             for n in [n for n, (vif_id, _) in boot['devices'].items() if vif_id == vif['id']]:
-                if self._pid(instance.uuid) and not self._mconsole(instance, 'remove vec' + n):
-                    raise exception.InterfaceDetachFailed(instance_uuid=instance.uuid)
-                del boot['devices'][n]
+                if not self._pid(instance.uuid) or self._mconsole(instance, 'remove vec' + n):
+                    del boot['devices'][n]
+                    continue
+                # The kernel does not let go of a device that is up, and only the guest could take it down. Its cable is pulled; the
+                # device is dead until the next start, and its tap with it.
+                boot['devices'][n] = [None, tap]
             self._store(instance.uuid, boot)
-            self.unplug_vifs(instance, [vif])
+            run('ovs-vsctl', '--timeout=30', '--if-exists', 'del-port', port)
+            run('ip', 'link', 'del', port, check_exit_code=False)
+            if [None, tap] not in boot['devices'].values():
+                run('ip', 'link', 'del', tap, check_exit_code=False)
+
+    def _drop_dead_devices(self, uuid):
+        with contextlib.suppress(FileNotFoundError):
+            boot = self._load(uuid)
+            for n, (vif_id, tap) in list(boot['devices'].items()):
+                if vif_id is None:
+                    run('ip', 'link', 'del', tap, check_exit_code=False)
+                    del boot['devices'][n]
+            self._store(uuid, boot)
 
     # Life
 
@@ -262,6 +278,7 @@ class UMLDriver(driver.ComputeDriver):
         self._boot(instance.uuid)
 
     def _boot(self, uuid):
+        self._drop_dead_devices(uuid)
         boot = self._load(uuid)
         boot['console'] = os.path.getsize(self._dir(uuid, 'console.log'))
         self._store(uuid, boot)
@@ -327,6 +344,7 @@ class UMLDriver(driver.ComputeDriver):
                         os.kill(pid, signal.SIGKILL)
                     if not self._gone(instance.uuid, 5):
                         raise exception.InstancePowerOffFailure(reason='process %d does not end' % pid)
+            self._drop_dead_devices(instance.uuid)
             shutil.rmtree(os.path.join(CONF.uml.run_dir, instance.uuid), ignore_errors=True)
 
     def _gone(self, uuid, timeout):
