@@ -11,7 +11,7 @@ import (
 	"github.com/kuryrctl/kuryrctl/provision"
 )
 
-var errNoTrunks = errors.New("Neutron has no extension \"trunk\", and pods are subports of a trunk: the operator adds `trunk` to service_plugins in neutron.conf")
+var errNoTrunks = errors.New("no extension \"trunk\" in Neutron, and pods are subports of a trunk: the operator adds `trunk` to service_plugins in neutron.conf")
 
 // preflight looks at everything that new resources need and that we do not make, so that a misspelt flavor or a full quota
 // is known before the first write and not after the twentieth. All problems are reported at once.

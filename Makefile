@@ -1,0 +1,47 @@
+# Everything that is done with this repository, by name. CI runs these targets and nothing else.
+GO      ?= go
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
+BIN     := bin/kuryrctl
+SOURCES := $(shell git ls-files '*.go' 'templates/**' 2>/dev/null) go.mod go.sum
+
+.PHONY: help build test fmt vet staticcheck unit e2e lab reference fuzz clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: $(BIN) ## bin/kuryrctl, static: it also runs as the first process of the lab cloud
+
+$(BIN): $(SOURCES)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/kuryrctl
+
+test: fmt vet staticcheck unit ## everything that needs neither root nor a cloud
+
+fmt: ## fail when gofmt would change a file
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt -w $$out"; exit 1; }
+
+vet: ## go vet, also of the tests behind build tags
+	$(GO) vet ./... && $(GO) vet -tags e2e ./...
+
+staticcheck: ## staticcheck, at the version of go.mod
+	$(GO) tool staticcheck -tags e2e ./...
+
+unit: ## all hermetic tests, with the race detector
+	$(GO) test -race -timeout 20m ./...
+
+e2e: build ## the tests on the lab cloud, which is brought up if it is not (needs root)
+	$(BIN) cloud up --install
+	$(GO) test -tags e2e -count=1 -p 1 -v -timeout 60m ./internal/e2e ./bootstrap/cloud ./internal/openstack ./internal/openstacktest -run '$(or $(RUN),.)'
+
+lab: build ## from nothing to a stack on a real OpenStack on this machine (needs root)
+	$(BIN) cloud up --install
+	$(BIN) --cloud lab stack demo -f examples/minimal.yaml --timings
+
+reference: ## write docs/reference anew from the commands
+	$(GO) test ./cmd/kuryrctl -run Reference -update
+
+fuzz: ## each fuzz target for half a minute
+	$(GO) test ./stack -run '^$$' -fuzz FuzzDecode -fuzztime 30s
+	$(GO) test ./bootstrap/ssh -run '^$$' -fuzz FuzzLoadPins -fuzztime 30s
+
+clean: ## remove what was built here; the lab cloud is removed with `kuryrctl cloud destroy`
+	rm -rf bin
