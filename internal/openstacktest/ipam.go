@@ -32,6 +32,15 @@ func (c *Cloud) taken(s *subnet) map[netip.Addr]bool {
 // random: as in Neutron, nobody can count on getting the lowest.
 func (c *Cloud) freeAddress(s *subnet) (netip.Addr, bool) {
 	const window = 200
+	free := c.freeAddresses(s, window)
+	if len(free) == 0 {
+		return netip.Addr{}, false
+	}
+	return free[c.dice.IntN(len(free))], true
+}
+
+// freeAddresses are up to n free addresses of the allocation pools, lowest first.
+func (c *Cloud) freeAddresses(s *subnet, n int) []netip.Addr {
 	var free []netip.Addr
 	used := c.taken(s)
 	for _, p := range s.Pools {
@@ -40,15 +49,12 @@ func (c *Cloud) freeAddress(s *subnet) (netip.Addr, bool) {
 			if !used[a] {
 				free = append(free, a)
 			}
-			if len(free) == window {
-				return free[c.dice.IntN(window)], true
+			if len(free) == n {
+				return free
 			}
 		}
 	}
-	if len(free) == 0 {
-		return netip.Addr{}, false
-	}
-	return free[c.dice.IntN(len(free))], true
+	return free
 }
 
 // allocate turns the wanted addresses of a port into real ones. Without any

@@ -109,6 +109,7 @@ func (q *call) growPool(lb *loadBalancer, f fields) (*lbPool, []branch, error) {
 	if err := q.fill(p, f.without("members").without("healthmonitor"), atCreate); err != nil {
 		return nil, nil, err
 	}
+	p.LoadBalancer = lb.ID
 	if err := q.checkProtocol(lb, p.Protocol); err != nil {
 		return nil, nil, err
 	}

@@ -21,20 +21,23 @@ type network struct {
 	ZoneHints    []string `json:"availability_zone_hints" api:"c"`
 	Zones        []string `json:"availability_zones"`
 	QoSPolicy    *string  `json:"qos_policy_id" api:"cu"`
+	Default      *bool    `json:"is_default,omitempty"` // external networks only
 	V4Scope      *string  `json:"ipv4_address_scope"`
 	V6Scope      *string  `json:"ipv6_address_scope"`
-	L2Adjacency  bool     `json:"l2_adjacency"`
 }
 
 func (c *Cloud) networkCollection() collection[*network] {
 	return collection[*network]{
 		table: c.network.networks, plural: "networks", singular: "network", title: "Network",
 		fresh: func(*call) *network {
-			return &network{AdminStateUp: true, Status: "ACTIVE", MTU: 1442, PortSecurity: true, L2Adjacency: true, ZoneHints: []string{}, Zones: []string{}}
+			return &network{AdminStateUp: true, Status: "ACTIVE", MTU: 1442, PortSecurity: true, ZoneHints: []string{}, Zones: []string{}}
 		},
 		create: func(q *call, n *network, f fields) error {
 			if (n.External || n.Shared) && !q.admin() {
 				return q.forbidden("create_network and rule:create_network:%s", map[bool]string{true: "router:external", false: "shared"}[n.External])
+			}
+			if n.External {
+				n.Default = new(bool)
 			}
 			if f.has("mtu") && (n.MTU < 68 || n.MTU > 1442 && !n.External) {
 				return invalid("Requested MTU is too big, maximum is 1442.")
@@ -73,11 +76,11 @@ func removeNetwork(q *call, n *network) error {
 // seedNetwork makes the external network of the seed, and demo's default group.
 func (c *Cloud) seedNetwork() {
 	admin := c.identity.admin.ID
-	n := &network{Name: "public", AdminStateUp: true, Status: "ACTIVE", External: true, MTU: 1500, PortSecurity: true, L2Adjacency: true, ZoneHints: []string{}, Zones: []string{}}
+	n := &network{Name: "public", AdminStateUp: true, Status: "ACTIVE", External: true, Default: new(bool), MTU: 1500, PortSecurity: true, ZoneHints: []string{}, Zones: []string{}}
 	n.standard = c.newStandard(admin)
 	c.network.networks.add(n)
 	gateway := "172.24.4.1"
-	s := &subnet{Name: "public-v4", NetworkID: n.ID, CIDR: "172.24.4.0/24", IPVersion: 4, Gateway: &gateway,
+	s := &subnet{Name: "public-v4", NetworkID: n.ID, External: true, CIDR: "172.24.4.0/24", IPVersion: 4, Gateway: &gateway,
 		Pools: []pool{{"172.24.4.2", "172.24.4.254"}}, Nameservers: []string{}, HostRoutes: []hostRoute{}, ServiceTypes: []string{}}
 	s.standard = c.newStandard(admin)
 	c.network.subnets.add(s)

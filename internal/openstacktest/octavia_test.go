@@ -215,7 +215,7 @@ func TestDeletedTreeKeepsTheFloatingIP(t *testing.T) {
 func TestBalancersAreFoundByTagNameAndDescription(t *testing.T) {
 	k := connect(t, openstacktest.New(t), "fake")
 	x := k.tree("SOURCE_IP_PORT")
-	for query, want := range map[string]int{"tags=a": 1, "tags=b": 0, "name=lb": 1, "description=d": 1, "vip_port_id=" + x.vipPort: 1, "name=l": 0} {
+	for query, want := range map[string]int{"tags=a": 1, "tags=b": 0, "name=lb": 1, "description=d": 1, "vip_port_id=" + x.vipPort: 1, "vip_subnet_id=" + x.subnet: 1, "name=l": 0} {
 		var page struct{ LoadBalancers []struct{ ID string } }
 		must(t, k.do(k.balancer, "GET", "lbaas/loadbalancers?"+query, nil, &page))
 		if len(page.LoadBalancers) != want {

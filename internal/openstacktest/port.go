@@ -33,7 +33,6 @@ type port struct {
 	PortSecurity  bool          `json:"port_security_enabled" api:"cu"`
 	VNICType      string        `json:"binding:vnic_type" api:"cu"`
 	DNSName       string        `json:"dns_name" api:"cu"`
-	DNSDomain     string        `json:"dns_domain" api:"cu"`
 	DNSAssignment []dnsRecord   `json:"dns_assignment"`
 	DHCPOptions   []any         `json:"extra_dhcp_opts" api:"cu"`
 	TrunkDetails  *trunkDetails `json:"trunk_details,omitempty"`

@@ -4,10 +4,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 type server struct {
@@ -282,7 +284,7 @@ func serverAction(q *call, s *server) (any, error) {
 		return nil, nil
 	}
 	q.misuse("unknown action %s", q.body)
-	return nil, nova(http.StatusBadRequest, "There is no such action")
+	return nil, nova(http.StatusBadRequest, "There is no such action: %s", strings.Join(slices.Sorted(maps.Keys(body)), ", "))
 }
 
 func listInterfaces(q *call, s *server) (any, error) {

@@ -18,11 +18,10 @@ type subnet struct {
 	Nameservers  []string    `json:"dns_nameservers" api:"cu"`
 	HostRoutes   []hostRoute `json:"host_routes" api:"cu"`
 	ServiceTypes []string    `json:"service_types" api:"cu"`
-	PublishFixed bool        `json:"dns_publish_fixed_ip" api:"cu"`
 	AddressMode  *string     `json:"ipv6_address_mode" api:"c"`
 	RAMode       *string     `json:"ipv6_ra_mode" api:"c"`
+	External     bool        `json:"router:external"`
 	PoolID       *string     `json:"subnetpool_id" api:"c"`
-	SegmentID    *string     `json:"segment_id" api:"cu"`
 }
 
 // pool is an allocation pool: a closed range of addresses.
@@ -70,6 +69,7 @@ func createSubnet(q *call, s *subnet, f fields) error {
 	if !q.admin() && n.ProjectID != q.who.ProjectID {
 		return q.forbidden("create_subnet")
 	}
+	s.External = n.External
 	p, err := netip.ParsePrefix(s.CIDR)
 	if err != nil || p.Addr().Is4() != (s.IPVersion == 4) {
 		return invalid("%s is not in a CIDR format.", s.CIDR)
@@ -192,7 +192,7 @@ func (c *Cloud) metadataAddress(s *subnet) {
 	if !s.DHCP || s.IPVersion != 4 {
 		return
 	}
-	if a, ok := c.freeAddress(s); ok {
-		p.FixedIPs = append(p.FixedIPs, fixedIP{s.ID, a.String()})
+	if free := c.freeAddresses(s, 1); len(free) > 0 {
+		p.FixedIPs = append(p.FixedIPs, fixedIP{s.ID, free[0].String()})
 	}
 }
