@@ -1,0 +1,77 @@
+package stack
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/internal/labtest"
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+)
+
+// The order of creation is in edges, that of deletion in stages. This holds the two together: what needs something is deleted, and gone,
+// before that is touched. The exceptions go along with what they need.
+func TestNothingIsDeletedBeforeWhatNeedsIt(t *testing.T) {
+	t.Parallel()
+	goesAlong := []string{"subnet needs network", "interface needs port"}
+	lab := labtest.New(t, []string{"demo"})
+	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: lab.CloudsYAML()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(cloud, "demo", Options{Dial: lab.Dial, State: lab.State, Poll: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	c := Defaults()
+	c.Masters.Count = 3
+	if _, err := s.Up(t.Context(), c, UpOptions{Parallel: 8}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.session.Discover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	design := s.withoutHosts(s.Design(c))
+	rows, err := design.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[graph.Key]string{}
+	for _, row := range rows {
+		ids[row.Key] = row.State.ID
+	}
+	deletions := map[string]graph.Resource{}
+	for _, d := range s.session.Removal().Resources() {
+		deletions[string(d.Key())[strings.LastIndex(string(d.Key()), " ")+1:]] = d
+	}
+	edges := 0
+	for _, r := range design.Resources() {
+		for _, need := range r.Needs() {
+			edge := kindOf(r) + " needs " + kindOf(need)
+			if kindOf(need) == "subnet" {
+				need = need.Needs()[0] // a subnet goes along with its network
+			}
+			first, then := deletions[ids[r.Key()]], deletions[ids[need.Key()]]
+			if slices.Contains(goesAlong, edge) {
+				continue
+			}
+			if first == nil || then == nil {
+				t.Fatalf("%s: %s or %s is not deleted at all", edge, r.Key(), need.Key())
+			}
+			if edges++; !slices.Contains(then.Needs(), first) {
+				t.Errorf("%s, and %s is deleted without waiting for %s", edge, need.Key(), r.Key())
+			}
+		}
+	}
+	if edges < 30 {
+		t.Errorf("only %d edges were checked", edges)
+	}
+}
+
+func kindOf(r graph.Resource) string {
+	kind, _, _ := strings.Cut(string(r.Key()), ".")
+	return kind
+}
