@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/kuryrctl/kuryrctl/internal/graph"
@@ -29,42 +30,49 @@ func (o Object) String() string {
 	return o.Kind + " " + name
 }
 
-// kind is a row of kinds.
+// kind is one sort of thing that a stack can own.
 type kind struct {
-	name string
-	// stage says when objects of this kind are removed: all of a stage at once, and a stage after the one before. What another kind
-	// needs in a designed graph has a later stage; a test holds the two together.
-	stage  int
+	name   string
 	owned  func(*Session, *Inventory) []Object
 	delete func(context.Context, *Session, Object) error
 }
 
-// kinds is the one list of what a stack can own. It serves finding what is left, `unstack`, and the rows that plan shows as "-".
+// kinds is the one list of what a stack can own, in stages of deletion: all of a stage at once, and a stage after all before it. It
+// serves finding what is left, `unstack`, and the rows that plan shows as "-".
 //
-// The order of deletion follows what Neutron, Nova and Octavia refuse otherwise: a floating IP outlives its load balancer if it
-// is not released first; a trunk is not deletable while its parent is bound (ML2/OVS), so servers go before trunks; parents and
-// subports of a trunk cannot be deleted (PortInUseAsTrunkParent), so trunks go before ports; the anchor goes last.
-var kinds = []kind{
-	{"fip", 1, ownedFloatingIPs, deleter(fipCollection, "")},
-	{"loadbalancer", 2, ownedBalancers, func(ctx context.Context, s *Session, o Object) error { return s.deleteBalancer(ctx, o.ID, o.Name) }},
-	{"server", 2, ownedServers, func(ctx context.Context, s *Session, o Object) error { return s.deleteServer(ctx, o.ID, o.Name) }},
-	{"trunk", 3, ownedTrunks, deleter(trunkCollection, "")},
-	{"keypair", 3, ownedKeyPair, deleter(keypairCollection, "")},
-	{"appcredential", 3, ownedAppCredential, func(ctx context.Context, s *Session, o Object) error {
-		return openstack.Wrap(remove(ctx, s.Cloud, s.appCredentials(), "/"+o.ID), "deleting %s", o)
-	}},
-	{"interface", 4, ownedInterfaces, deleteInterface},
-	{"port", 4, ownedPorts, deleter(portCollection, "")},
-	{"secgroup", 5, ownedGroups, deleter(groupCollection, "")},
-	{"router", 5, ownedRouters, deleter(routerCollection, "")},
-	{"subnet", 5, ownedLooseSubnets, deleter(subnetCollection, "")},
-	{"network", 5, ownedNetworks(false), deleter(networkCollection, "")},
-	{"network", 6, ownedNetworks(true), deleter(networkCollection, "")},
+// The order follows what Neutron, Nova and Octavia refuse otherwise: a floating IP outlives its load balancer if it is not released
+// first; a trunk is not deletable while its parent is bound (ML2/OVS), so servers go before trunks; parents and subports of a
+// trunk cannot be deleted (PortInUseAsTrunkParent), so trunks go before ports; the anchor goes last. A test holds this order and the edges of
+// a designed graph together.
+var kinds = [][]kind{
+	{{"fip", ownedFloatingIPs, deleter(fipCollection)}},
+	{
+		{"loadbalancer", ownedBalancers, func(ctx context.Context, s *Session, o Object) error { return s.deleteBalancer(ctx, o.ID, o.Name) }},
+		{"server", ownedServers, func(ctx context.Context, s *Session, o Object) error { return s.deleteServer(ctx, o.ID, o.Name) }},
+	},
+	{
+		{"trunk", ownedTrunks, deleter(trunkCollection)},
+		{"keypair", ownedKeyPair, deleter(keypairCollection)},
+		{"appcredential", ownedAppCredential, func(ctx context.Context, s *Session, o Object) error {
+			return openstack.Wrap(remove(ctx, s.Cloud, s.appCredentials(), "/"+o.ID), "deleting %s", o)
+		}},
+	},
+	{
+		{"interface", ownedInterfaces, deleteInterface},
+		{"port", ownedPorts, deleter(portCollection)},
+	},
+	{
+		{"secgroup", ownedGroups, deleter(groupCollection)},
+		{"router", ownedRouters, deleter(routerCollection)},
+		{"subnet", ownedLooseSubnets, deleter(subnetCollection)},
+		{"network", ownedNetworks(false), deleter(networkCollection)},
+	},
+	{{"network", ownedNetworks(true), deleter(networkCollection)}},
 }
 
-func deleter(c collection, suffix string) func(context.Context, *Session, Object) error {
+func deleter(c collection) func(context.Context, *Session, Object) error {
 	return func(ctx context.Context, s *Session, o Object) error {
-		return openstack.Wrap(remove(ctx, s.Cloud, c, "/"+o.ID+suffix), "deleting %s", o)
+		return openstack.Wrap(remove(ctx, s.Cloud, c, "/"+o.ID), "deleting %s", o)
 	}
 }
 
@@ -80,7 +88,7 @@ func deleteInterface(ctx context.Context, s *Session, o Object) error {
 // Owned lists everything of the stack that the session's inventory holds, in the order of deletion.
 func (s *Session) Owned() []Object {
 	var all []Object
-	for _, k := range kinds {
+	for _, k := range slices.Concat(kinds...) {
 		all = append(all, k.owned(s, s.found)...)
 	}
 	return all
@@ -188,7 +196,7 @@ func ownedNetworks(anchor bool) func(*Session, *Inventory) []Object {
 	}
 }
 
-// Deletion is the removal of one object as a resource of a graph: absent is what is declared, so it is ready when gone.
+// deletion is the removal of one object as a resource of a graph: absent is what is declared, so it is ready when gone.
 type deletion struct {
 	s     *Session
 	o     Object
@@ -206,17 +214,16 @@ func (d *deletion) Apply(ctx context.Context) error { return d.how(ctx, d.s, d.o
 // Removal is a graph that removes everything the session's inventory holds of the stack, stage by stage.
 func (s *Session) Removal() *graph.Graph {
 	var g graph.Graph
-	var before, now []graph.Resource // the stages before this one, and this one
-	stage := 0
-	for _, k := range kinds {
-		if k.stage != stage {
-			before, now, stage = append(before, now...), nil, k.stage
+	var before []graph.Resource
+	for _, stage := range kinds {
+		var now []graph.Resource
+		for _, k := range stage {
+			for _, o := range k.owned(s, s.found) {
+				now = append(now, &deletion{s, o, k.delete, before})
+			}
 		}
-		for _, o := range k.owned(s, s.found) {
-			d := &deletion{s, o, k.delete, before}
-			g.Add(d)
-			now = append(now, d)
-		}
+		g.Add(now...)
+		before = append(slices.Clip(before), now...)
 	}
 	return &g
 }
