@@ -84,7 +84,7 @@ func (q *call) forbidden(format string, args ...any) error {
 }
 
 func (s collection[T]) list(q *call) (any, error) {
-	return list(q, s.key(), s.table.where(func(r T) bool { return s.sees(q, r) }), neutron)
+	return list(q, s.key(), s.title, s.table.where(func(r T) bool { return s.sees(q, r) }), neutron)
 }
 
 func (s collection[T]) get(q *call) (any, error) {

@@ -93,6 +93,8 @@ func TestLabIsBuiltAndLeavesNothing(t *testing.T) {
 		t.Errorf("the status tree is %+v", tree.Loadbalancer)
 	}
 
+	_, err = loadbalancers.GetStatuses(ctx, k.balancer, lb.ID).Extract() // let it settle
+	must(t, err)
 	must(t, floatingips.Delete(ctx, k.network, fip.ID).ExtractErr())
 	must(t, loadbalancers.Delete(ctx, k.balancer, lb.ID, loadbalancers.DeleteOpts{Cascade: true}).ExtractErr())
 	must(t, servers.Delete(ctx, k.compute, server).ExtractErr())

@@ -16,7 +16,7 @@ type dialect func(status int, kind, format string, args ...any) error
 
 // list answers a GET of a collection: filters, sorting, paging, fields. Rows must
 // be those the caller may see; each row shown is polled once.
-func list[T row](q *call, plural string, rows []T, d dialect) (any, error) {
+func list[T row](q *call, plural, title string, rows []T, d dialect) (any, error) {
 	query := q.URL.Query()
 	if err := knownFilters[T](q, query, d); err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func list[T row](q *call, plural string, rows []T, d dialect) (any, error) {
 	}
 	found = slices.DeleteFunc(found, func(r T) bool { return r.head().gone || !matches(r, state) })
 	sortRows(found, query)
-	page, links, err := paginate(q, found, query, d)
+	page, links, err := paginate(q, title, found, query, d)
 	if err != nil {
 		return nil, err
 	}
@@ -190,11 +190,11 @@ type link struct {
 
 // paginate cuts the page that limit and marker ask for. A full page has a link to
 // the next one, even when that will be empty: the server does not look ahead.
-func paginate[T row](q *call, rows []T, query url.Values, d dialect) ([]T, []link, error) {
+func paginate[T row](q *call, title string, rows []T, query url.Values, d dialect) ([]T, []link, error) {
 	if m := query.Get("marker"); m != "" {
 		i := slices.IndexFunc(rows, func(r T) bool { return r.head().ID == m })
 		if i < 0 {
-			return nil, nil, d(404, "NotFound", "Marker %s could not be found.", m)
+			return nil, nil, d(404, title+"NotFound", title+" %s could not be found.", m)
 		}
 		rows = rows[i+1:]
 	}

@@ -46,7 +46,7 @@ func (c *Cloud) treeRoutes(on func(string, string, int, func(*call) (any, error)
 		})
 	}
 	on("GET", "/loadbalancers", 200, func(q *call) (any, error) {
-		return list(q, "loadbalancers", q.balancer.loadBalancers.where(func(lb *loadBalancer) bool { return lb.ProjectID == q.who.ProjectID || q.admin() }), octavia)
+		return list(q, "loadbalancers", "Load Balancer", q.balancer.loadBalancers.where(func(lb *loadBalancer) bool { return lb.ProjectID == q.who.ProjectID || q.admin() }), octavia)
 	})
 	on("POST", "/loadbalancers", 201, createBalancer)
 	on("GET", "/loadbalancers/{id}", 200, shown(func(q *call, lb *loadBalancer) (any, error) {
@@ -233,12 +233,36 @@ func deleteBalancer(q *call, lb *loadBalancer) (any, error) {
 	if lb.Provisioning != "ACTIVE" && lb.Provisioning != "ERROR" {
 		return nil, q.wrongState(lb)
 	}
+	late := lb.Provider == "ovn" && q.settling(lb)
 	lb.Provisioning = "PENDING_DELETE"
-	q.later(lb, func() {
+	gone := func() {
 		q.Cloud.dropBalancer(lb)
 		q.balancer.loadBalancers.drop(lb.ID)
+	}
+	q.later(lb, func() {
+		if !late {
+			gone()
+			return
+		}
+		// The OVN provider reports the state of the tree it was still building:
+		// the load balancer is ACTIVE once more, and goes all the same.
+		lb.Provisioning = "ACTIVE"
+		q.Cloud.later(lb, gone)
 	})
 	return nil, nil
+}
+
+// settling tells that something below the load balancer is in transition.
+func (q *call) settling(lb *loadBalancer) bool {
+	b := &q.balancer
+	for _, s := range []shelf{b.listeners, b.pools, b.members, b.monitors} {
+		for _, r := range s.all() {
+			if r.(branch).node().lb == lb.ID && r.head().change != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // dropBalancer removes what belongs to a load balancer; a floating IP on the VIP

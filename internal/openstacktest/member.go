@@ -10,7 +10,7 @@ import (
 
 type member struct {
 	part
-	PoolID         string  `json:"pool_id,omitempty"`
+	PoolID         string  `json:"-"`
 	Address        string  `json:"address" api:"c"`
 	Port           int     `json:"protocol_port" api:"c"`
 	Weight         int     `json:"weight" api:"cu"`
@@ -41,7 +41,7 @@ func (c *Cloud) memberRoutes(on func(string, string, int, func(*call) (any, erro
 	}
 	path := "/pools/{pool}/members"
 	on("GET", path, 200, in(func(q *call, p *lbPool) (any, error) {
-		return list(q, "members", q.balancer.members.where(func(m *member) bool { return m.PoolID == p.ID }), octavia)
+		return list(q, "members", "Member", q.balancer.members.where(func(m *member) bool { return m.PoolID == p.ID }), octavia)
 	}))
 	on("POST", path, 201, in(func(q *call, p *lbPool) (any, error) {
 		f, err := q.object("member")

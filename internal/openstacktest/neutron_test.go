@@ -212,7 +212,7 @@ func TestListsComeInPages(t *testing.T) {
 	if len(want) > 0 || pages != 6 {
 		t.Errorf("%d networks over all pages, missing %v", pages, want)
 	}
-	refused(t, k.do(k.network, "GET", "networks?limit=1&marker="+nobody, nil, nil), 404, "")
+	refused(t, k.do(k.network, "GET", "networks?limit=1&marker="+nobody, nil, nil), 404, "NetworkNotFound")
 }
 
 func TestRevisionNumberGuardsAnUpdate(t *testing.T) {

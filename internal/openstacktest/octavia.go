@@ -136,7 +136,7 @@ func branchRoutes[T branch](on func(string, string, int, func(*call) (any, error
 	mine := func(q *call) []T {
 		return t.where(func(r T) bool { return r.head().ProjectID == q.who.ProjectID || q.admin() })
 	}
-	on("GET", "/"+plural, 200, func(q *call) (any, error) { return list(q, plural, mine(q), octavia) })
+	on("GET", "/"+plural, 200, func(q *call) (any, error) { return list(q, plural, title, mine(q), octavia) })
 	on("GET", "/"+plural+"/{id}", 200, func(q *call) (any, error) {
 		r, err := find(q)
 		if err != nil {
@@ -202,6 +202,12 @@ func branchRoutes[T branch](on func(string, string, int, func(*call) (any, error
 // fill writes a body into a row; what Octavia does not know fails the test.
 func (q *call) fill(r branch, f fields, when string) error {
 	refused, err := assign(r, f, when)
+	switch r.(type) {
+	case *member, *monitor:
+		if f.has("description") {
+			refused = append(refused, "description") // the two kinds that have none
+		}
+	}
 	if len(refused) > 0 {
 		q.misuse("Octavia does not take %s now", strings.Join(refused, ", "))
 		return octavia(http.StatusBadRequest, "", "Unknown attribute for argument: %s", strings.Join(refused, ", "))

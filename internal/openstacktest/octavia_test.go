@@ -188,6 +188,7 @@ func TestDeletedTreeKeepsTheFloatingIP(t *testing.T) {
 	k := connect(t, c, "fake")
 	x := k.tree("SOURCE_IP_PORT")
 	public := k.ids("networks", "name=public")[0]
+	k.members(x.pool) // let the tree settle
 	router := k.make("routers", "router", object{"external_gateway_info": object{"network_id": public}})
 	must(t, k.do(k.network, "PUT", "routers/"+router+"/add_router_interface", object{"subnet_id": x.subnet}, nil))
 	fip := k.make("floatingips", "floatingip", object{"floating_network_id": public, "port_id": x.vipPort})
@@ -210,6 +211,23 @@ func TestDeletedTreeKeepsTheFloatingIP(t *testing.T) {
 			t.Errorf("left over: %s", s)
 		}
 	}
+}
+
+func TestTreeDeletedWhileItSettlesIsShownActiveOnceMore(t *testing.T) {
+	k := connect(t, openstacktest.New(t), "fake")
+	x := k.tree("SOURCE_IP_PORT") // the load balancer is ACTIVE, what is below is not
+	must(t, loadbalancers.Delete(t.Context(), k.balancer, x.lb, loadbalancers.DeleteOpts{Cascade: true}).ExtractErr())
+	for _, want := range []string{"PENDING_DELETE", "ACTIVE"} {
+		lb, err := loadbalancers.Get(t.Context(), k.balancer, x.lb).Extract()
+		must(t, err)
+		if lb.ProvisioningStatus != want {
+			t.Errorf("the load balancer is %s, want %s", lb.ProvisioningStatus, want)
+		}
+	}
+	for range 2 {
+		_ = k.do(k.balancer, "GET", "lbaas/loadbalancers/"+x.lb, nil, nil)
+	}
+	octaviaRefused(t, k.do(k.balancer, "GET", "lbaas/loadbalancers/"+x.lb, nil, nil), 404, "not found")
 }
 
 func TestBalancersAreFoundByTagNameAndDescription(t *testing.T) {

@@ -179,7 +179,7 @@ func listServers(q *call, detail bool) (any, error) {
 	found = slices.DeleteFunc(found, func(s *server) bool { return s.gone || want != "" && s.Status != want })
 	slices.Reverse(found)
 	query.Del("status")
-	page, links, err := paginate(q, found, query, novaDialect)
+	page, links, err := paginate(q, "Instance", found, query, novaDialect)
 	if err != nil {
 		return nil, err
 	}
