@@ -34,7 +34,7 @@ func (a *app) completeStacks(cmd *cobra.Command, args []string, _ string) ([]str
 	ctx, cancel := context.WithTimeout(cmd.Context(), completing)
 	defer cancel()
 	var names []string
-	if c, err := a.connect(ctx); err == nil {
+	if c, _, err := a.login(ctx, a.cloudName()); err == nil {
 		names, _ = stack.List(ctx, c)
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
@@ -47,7 +47,7 @@ func (a *app) completeNodes(cmd *cobra.Command, args []string, part string) ([]s
 	ctx, cancel := context.WithTimeout(cmd.Context(), completing)
 	defer cancel()
 	var names []string
-	if _, s, err := a.open(ctx, args[0]); err == nil {
+	if _, s, err := a.open(ctx, args[0], ""); err == nil {
 		defer s.Close()
 		if v, err := s.Show(ctx); err == nil {
 			for _, n := range v.Nodes {

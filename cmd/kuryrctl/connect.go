@@ -32,38 +32,54 @@ func (a *app) cloudName() string {
 // isLab reports whether a name is one of the two clouds of `kuryrctl cloud`. They are built in: a clouds.yaml cannot redefine them.
 func isLab(name string) bool { return name == "lab" || name == "lab-admin" }
 
-// connect logs in to the cloud that was named.
-func (a *app) connect(ctx context.Context) (*openstack.Cloud, error) {
-	o := openstack.Options{Cloud: a.cloudName(), Dial: a.dial, Log: a.log, UserAgent: "kuryrctl"}
-	if isLab(o.Cloud) {
-		lab, err := cloud.Default()
-		if err != nil {
-			return nil, err
-		}
-		if !lab.Running() {
-			return nil, noCloudError{errLabDown}
-		}
-		a.dial = lab.DialContext
-		o.File, o.Dial = lab.CloudsYAML(), a.dial
+// way is how to log in to the cloud of that name ("" is what OpenStack's own rules choose), and how its hosts are reached.
+func (a *app) way(name string) (openstack.Options, stack.Dialer, error) {
+	o := openstack.Options{Cloud: name, Dial: a.dial, Log: a.log, UserAgent: "kuryrctl"}
+	if !isLab(name) {
+		return o, a.dial, nil
+	}
+	lab, err := cloud.Default()
+	if err == nil && !lab.Running() {
+		err = errLabDown
+	}
+	if err != nil {
+		return o, nil, noCloudError{err}
+	}
+	o.File, o.Dial = lab.CloudsYAML(), lab.DialContext
+	return o, lab.DialContext, nil
+}
+
+// login logs in to the cloud of that name.
+func (a *app) login(ctx context.Context, name string) (*openstack.Cloud, stack.Dialer, error) {
+	o, dial, err := a.way(name)
+	if err != nil {
+		return nil, nil, err
 	}
 	c, err := openstack.Connect(ctx, o)
 	if err != nil {
-		return nil, noCloudError{err}
+		return nil, nil, noCloudError{err}
 	}
-	return c, nil
+	return c, dial, nil
 }
 
-// open logs in and prepares the stack of that name. Close it when done.
-func (a *app) open(ctx context.Context, name string) (*openstack.Cloud, *stack.Stack, error) {
+// open logs in and prepares the stack of that name. The cloud called admin, if any, may raise the project's quotas. Close the stack
+// when done.
+func (a *app) open(ctx context.Context, name, admin string) (*openstack.Cloud, *stack.Stack, error) {
 	a.stackName = name
 	if err := stack.CheckName(name); err != nil {
 		return nil, nil, usageError{err}
 	}
-	c, err := a.connect(ctx)
+	c, dial, err := a.login(ctx, a.cloudName())
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := stack.Open(c, name, stack.Options{Dial: a.dial, Log: a.log, Poll: a.poll})
+	o := stack.Options{Dial: dial, Log: a.log, Poll: a.poll}
+	if admin != "" {
+		if o.Admin, _, err = a.login(ctx, admin); err != nil {
+			return nil, nil, err
+		}
+	}
+	s, err := stack.Open(c, name, o)
 	return c, s, err
 }
 

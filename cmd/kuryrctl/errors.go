@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
@@ -75,7 +76,7 @@ func (a *app) code(err error) int {
 		return exitUsage
 	case errors.As(err, &cloudless), some(err, openstack.IsUnauthorized):
 		return exitNoCloud
-	case some(err, openstack.IsQuota):
+	case some(err, isQuota):
 		return exitQuota
 	case errors.Is(err, provision.ErrForeign), errors.Is(err, stack.ErrLeftovers):
 		return exitDiffers
@@ -119,6 +120,12 @@ func stopped(err error) bool {
 	return errors.Is(err, wait.ErrStopping) || errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled)
 }
 
+// isQuota reports whether a quota is used up, or too small for what is declared.
+func isQuota(err error) bool {
+	var short *stack.ShortError
+	return openstack.IsQuota(err) || errors.As(err, &short)
+}
+
 // hint is the next thing to do about an error.
 type hint struct {
 	when func(error) bool
@@ -134,7 +141,7 @@ func (a *app) hints(args []string) []hint {
 		{func(error) bool { return a.interrupt.seen.Load() && a.stackName != "" }, "resume with `" + again + "`"},
 		{openstack.IsNotConfigured, a.whichCloud()},
 		{is(errLabDown), "start it with `kuryrctl cloud up`; `kuryrctl stack` does it with --up"},
-		{func(err error) bool { return some(err, openstack.IsQuota) },
+		{func(err error) bool { return some(err, isQuota) },
 			"ask for more (`openstack quota show` tells what there is) or declare less; what was made so far stays, and `" + again + "` goes on from there"},
 		{is(provision.ErrForeign), "they are not kuryrctl's to remove; when they are gone, run `" + again + "` again"},
 		{is(stack.ErrLeftovers), "run `" + again + "` again; it goes on from here"},
@@ -148,16 +155,8 @@ func (a *app) hints(args []string) []hint {
 func isNotThere(kinds ...string) func(error) bool {
 	return func(err error) bool {
 		return some(err, func(err error) bool {
-			missing, ok := err.(*provision.NotThere)
-			if !ok {
-				return false
-			}
-			for _, k := range kinds {
-				if missing.Kind == k {
-					return true
-				}
-			}
-			return false
+			var missing *provision.NotThere
+			return errors.As(err, &missing) && slices.Contains(kinds, missing.Kind)
 		})
 	}
 }

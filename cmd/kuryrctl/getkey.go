@@ -40,7 +40,7 @@ func (a *app) findKey(cmd *cobra.Command, name string) (string, error) {
 	if a.cloud == "" {
 		return stack.FindKey(name)
 	}
-	_, s, err := a.open(cmd.Context(), name)
+	_, s, err := a.open(cmd.Context(), name, "")
 	if err != nil {
 		return "", err
 	}

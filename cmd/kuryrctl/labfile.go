@@ -54,11 +54,23 @@ func (l *labFile) over(c *stack.Config, visit func(name, usage string, at any)) 
 	visit("worker-flavor", "flavor of the workers", &c.Workers.Flavor)
 }
 
-// load reads and checks the declaration: the defaults, the file over them, the flags over both.
+// load reads the declaration and refuses one that cannot work.
 func (l *labFile) load(stdin io.Reader) (stack.Config, error) {
+	c, err := l.read(stdin)
+	if err == nil {
+		err = c.Validate()
+	}
+	if err != nil {
+		return c, usageError{err}
+	}
+	return c, nil
+}
+
+// read reads the declaration: the defaults, the file over them, the flags over both.
+func (l *labFile) read(stdin io.Reader) (stack.Config, error) {
 	c := stack.Defaults()
 	if err := l.decode(&c, stdin); err != nil {
-		return c, usageError{err}
+		return c, err
 	}
 	var errs []error
 	l.over(&c, func(name, _ string, at any) {
@@ -76,10 +88,7 @@ func (l *labFile) load(stdin io.Reader) (stack.Config, error) {
 		}
 		errs = append(errs, err)
 	})
-	if err := errors.Join(append(errs, c.Validate())...); err != nil {
-		return c, usageError{err}
-	}
-	return c, nil
+	return c, errors.Join(errs...)
 }
 
 func (l *labFile) decode(c *stack.Config, stdin io.Reader) error {

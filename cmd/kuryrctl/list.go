@@ -21,7 +21,7 @@ func (a *app) newListCommand() *cobra.Command {
 	format := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		c, err := a.connect(ctx)
+		c, _, err := a.login(ctx, a.cloudName())
 		if err != nil {
 			return err
 		}

@@ -40,7 +40,7 @@ The exit code is 3 when anything is not as declared.`,
 		if showConfig {
 			return encodeYAML(a.stdout, config)
 		}
-		_, s, err := a.open(cmd.Context(), args[0])
+		_, s, err := a.open(cmd.Context(), args[0], "")
 		if err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ standard error.`,
 		cmd.GroupID = life
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{a.newListCommand(), a.newShowCommand(), a.newStatusCommand(), a.newGetKeyCommand(), a.newSSHCommand()} {
+	for _, cmd := range []*cobra.Command{a.newDoctorCommand(), a.newListCommand(), a.newShowCommand(), a.newStatusCommand(), a.newGetKeyCommand(), a.newSSHCommand()} {
 		cmd.GroupID = look
 		root.AddCommand(cmd)
 	}

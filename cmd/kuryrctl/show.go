@@ -21,7 +21,7 @@ func (a *app) newShowCommand() *cobra.Command {
 	}
 	format := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		_, s, err := a.open(cmd.Context(), args[0])
+		_, s, err := a.open(cmd.Context(), args[0], "")
 		if err != nil {
 			return err
 		}

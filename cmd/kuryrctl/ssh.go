@@ -28,7 +28,7 @@ were pinned when they were made, so there is no question to answer. The command 
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		_, s, err := a.open(ctx, args[0])
+		_, s, err := a.open(ctx, args[0], "")
 		if err != nil {
 			return err
 		}

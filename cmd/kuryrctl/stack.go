@@ -89,7 +89,7 @@ The first interrupt (Ctrl-C) lets calls in flight end, the second cuts them off;
 		if err := a.bringUp(cmd, up); err != nil {
 			return err
 		}
-		c, s, err := a.open(cmd.Context(), args[0])
+		c, s, err := a.open(cmd.Context(), args[0], config.AdminCloud)
 		if err != nil {
 			return err
 		}

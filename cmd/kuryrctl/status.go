@@ -27,7 +27,7 @@ node has no server.`,
 	format := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		_, s, err := a.open(ctx, args[0])
+		_, s, err := a.open(ctx, args[0], "")
 		if err != nil {
 			return err
 		}

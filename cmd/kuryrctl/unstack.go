@@ -30,7 +30,7 @@ What somebody else hung on the stack's networks is not touched: it is listed, no
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		c, s, err := a.open(ctx, args[0])
+		c, s, err := a.open(ctx, args[0], "")
 		if err != nil {
 			return err
 		}
