@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/keypairs"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
@@ -134,7 +135,7 @@ func (s *Session) Foreign() []Object {
 		}
 	}
 	for _, p := range v.Ports {
-		if s.ownsPort(p) || v.infrastructure(p) {
+		if s.ownsPort(p) || v.infrastructure(p) || v.leaked(p) {
 			continue
 		}
 		o := Object{Kind: "port", Name: p.Name, ID: p.ID}
@@ -163,6 +164,13 @@ func (v *Inventory) infrastructure(p ports.Port) bool {
 	return slices.ContainsFunc(v.LoadBalancers, func(l loadbalancers.LoadBalancer) bool {
 		return l.VipPortID == p.ID || strings.Contains(p.DeviceID, l.ID) || strings.Contains(p.Name, l.ID)
 	})
+}
+
+// leaked reports whether p is the VIP port of a load balancer that does not exist: OVN's provider leaves it behind when it refuses
+// a load balancer (seen with 2025.1). It counts only when it has been there for a while, since load balancers and ports are listed at
+// slightly different moments.
+func (v *Inventory) leaked(p ports.Port) bool {
+	return strings.HasPrefix(p.Name, "ovn-lb-vip-") && v.onOurs(p.NetworkID) && !v.infrastructure(p) && time.Since(p.CreatedAt) > time.Minute
 }
 
 // isInterface reports whether p is the interface of a router on a subnet; the owner differs with DVR and HA.

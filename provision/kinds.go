@@ -149,7 +149,8 @@ func ownedInterfaces(s *Session, v *Inventory) (all []Object) {
 
 func ownedPorts(s *Session, v *Inventory) (all []Object) {
 	for _, p := range v.Ports {
-		if !s.ownsPort(p) || strings.HasPrefix(p.DeviceOwner, "network:router") || strings.HasPrefix(p.DeviceOwner, "network:ha_router") {
+		ours := s.ownsPort(p) && !strings.HasPrefix(p.DeviceOwner, "network:") // the port of an interface goes as that
+		if !ours && !v.leaked(p) {
 			continue
 		}
 		o := Object{Kind: "port", Name: p.Name, ID: p.ID}
