@@ -31,9 +31,13 @@ func (c Cloud) Transport() string {
 	return "rabbit://openstack:" + c.RabbitPassword + "@127.0.0.1:5672/"
 }
 
-// Login is how the service named user authenticates.
-func (c Cloud) Login(user string) Login {
-	return Login{Address: c.Address, User: user, Password: c.ServicePasswords[user]}
+// Login is how the service named user authenticates. A service without a password is an error: it would fail much later.
+func (c Cloud) Login(user string) (Login, error) {
+	password := c.ServicePasswords[user]
+	if password == "" {
+		return Login{}, fmt.Errorf("no password for %s", user)
+	}
+	return Login{Address: c.Address, User: user, Password: password}, nil
 }
 
 // Login is one service's account in Keystone.
