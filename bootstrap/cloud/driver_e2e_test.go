@@ -11,8 +11,8 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
 )
 
-// login is the last word of a guest that has started.
-const login = "login:"
+// started is the last word of a guest that has started: cloud-init ends with it.
+const started = "finished at"
 
 func TestServersLeaveNothing(t *testing.T) {
 	n := newTenant(t)
@@ -67,21 +67,21 @@ func TestGuestsRebootAndPowerOff(t *testing.T) {
 	g := n.boot("e2e-reboot")
 	defer n.remove(g)
 	n.await(g, "ACTIVE")
-	n.console(g, login)
+	n.console(g, started)
 	before := n.bootPID(g)
 	// Ctrl-Alt-Del is what a guest's own reboot comes to: systemd stops everything and asks the kernel to restart.
 	n.inside("python3", "-c", `import socket,struct,sys
 s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.bind(""); c=b"cad"
 s.sendto(struct.pack("=III512s",0xcafebabe,2,len(c),c),"/run/uml/"+sys.argv[1]+"/mconsole"); s.recv(4096)`, g.id)
 	await(t, "a new process", func() bool { pid := n.bootPID(g); return pid != "" && pid != before })
-	n.console(g, login)
+	n.console(g, started)
 	n.await(g, "ACTIVE")
 
 	if err := servers.Reboot(t.Context(), n.compute, g.id, servers.RebootOpts{Type: servers.SoftReboot}).ExtractErr(); err != nil {
 		t.Fatal(err)
 	}
 	n.await(g, "ACTIVE")
-	n.console(g, login)
+	n.console(g, started)
 	if log := n.inside("cat", "/var/lib/nova/instances/"+g.id+"/console.log"); strings.Contains(log, "busy") {
 		t.Errorf("a restart found its tap busy:\n%s", log)
 	}
@@ -97,7 +97,7 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	g := n.boot("e2e-nics")
 	defer n.remove(g)
 	n.await(g, "ACTIVE")
-	n.console(g, login)
+	n.console(g, started)
 	extra := must(ports.Create(t.Context(), n.network, ports.CreateOpts{Name: "e2e-extra", NetworkID: n.networkID}).Extract())(t)
 	must(attachinterfaces.Create(t.Context(), n.compute, g.id, attachinterfaces.CreateOpts{PortID: extra.ID}).Extract())(t)
 	wired := func() bool {

@@ -63,6 +63,7 @@ func (l *Lab) configureGuest(ctx context.Context, root, kernelDir string) error 
 		"guest/uml-cpuinfo.service": "etc/systemd/system/uml-cpuinfo.service",
 		"guest/sshd.conf":           "etc/ssh/sshd_config.d/lab.conf",
 		"guest/system.conf":         "etc/systemd/system.conf.d/lab.conf",
+		"guest/udev-trigger.conf":   "etc/systemd/system/systemd-udev-trigger.service.d/lab.conf",
 		"guest/dhcpcd.conf":         "etc/dhcpcd.conf",
 		"guest/70-uml-net.rules":    "etc/udev/rules.d/70-uml-net.rules",
 	} {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 )
@@ -230,4 +231,46 @@ func mentioning(t *testing.T, text string) (left []string) {
 		}
 	}
 	return left
+}
+
+// TestFromNothing builds everything once and prints what it took. The figures of docs/lab.md come from here.
+func TestFromNothing(t *testing.T) {
+	l := second(t)
+	l.cache = filepath.Join(t.TempDir(), "cache")
+	defer gone(t, l)
+	timed := func(what string, f func() error) time.Duration {
+		begin := time.Now()
+		if err := f(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		took := time.Since(begin)
+		t.Logf("%-24s %6.1f s", what, took.Seconds())
+		return took
+	}
+	up := func() error {
+		return l.Up(t.Context(), UpOptions{}, func(e Event) {
+			if e.Kind == graph.Done && !strings.Contains(string(e.Key), ".") {
+				t.Logf("    %-20s %6.1f s", e.Key, e.Took.Seconds())
+			}
+		})
+	}
+	first := timed("first up", up)
+	if first > 6*time.Minute {
+		t.Errorf("the first up took %s, more than 6 minutes", first)
+	}
+	status, err := l.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("memory %.1f GiB, cache %.1f GiB, state %.1f GiB", float64(status.Memory)/gib, float64(status.Cache)/gib, float64(status.State)/gib)
+	timed("up when up", up)
+	timed("down", func() error { return l.Down(t.Context()) })
+	if again := timed("up again", up); again > time.Minute {
+		t.Errorf("up again took %s, more than a minute", again)
+	}
+	timed("down again", func() error { return l.Down(t.Context()) })
+	timed("destroy", func() error { return l.Destroy(t.Context(), false) })
+	if _, err := os.Lstat(l.cache); !os.IsNotExist(err) {
+		t.Errorf("the cache is still there: %v", err)
+	}
 }

@@ -36,6 +36,9 @@ func maskedUnits() []string {
 		"sys-kernel-config.mount", "sys-fs-fuse-connections.mount", "systemd-binfmt.service", "getty@tty1.service",
 		"systemd-update-utmp.service", "systemd-journal-flush.service", "systemd-timesyncd.service", "systemd-pcrphase.service",
 		"systemd-networkd-wait-online.service", "sshd-keygen.service", "ldconfig.service", "systemd-journal-catalog-update.service",
-		"systemd-update-done.service", "systemd-hwdb-update.service",
+		"systemd-update-done.service", "systemd-hwdb-update.service", "modprobe@drm.service", "modprobe@efi_pstore.service",
+		"systemd-network-generator.service", "systemd-pcrmachine.service", "systemd-tpm2-setup.service", "systemd-tpm2-setup-early.service",
+		"systemd-pstore.service", "systemd-hibernate-clear.service", "systemd-firstboot.service", "systemd-udev-load-credentials.service",
+		"proc-sys-fs-binfmt_misc.automount",
 	}
 }
