@@ -18,7 +18,7 @@ func (l *Lab) follow(ctx context.Context, p process, prefix string, on func(Even
 	defer tick.Stop()
 	for {
 		alive := p.alive() // before the report is read, so that its last words are
-		r, err := readReport(l.reportFile())
+		r, err := l.report()
 		if err == nil {
 			for _, s := range r.Units {
 				if seen[s.Name] != s.Phase {

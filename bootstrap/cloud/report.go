@@ -3,6 +3,7 @@ package cloud
 import (
 	"encoding/json"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -86,6 +87,17 @@ func (r *reporter) event(e graph.Event) {
 			u.Phase, u.Detail = "skipped", e.Detail
 		}
 	})
+}
+
+// report reads what the first process has told. It knows its logs by their place inside; here they are where they are outside.
+func (l *Lab) report() (report, error) {
+	r, err := readReport(l.reportFile())
+	outside := strings.NewReplacer(logPlace, l.Logs())
+	r.Failure, r.Virt.Reason = outside.Replace(r.Failure), outside.Replace(r.Virt.Reason)
+	for i := range r.Units {
+		r.Units[i].Detail = outside.Replace(r.Units[i].Detail)
+	}
+	return r, err
 }
 
 func readReport(path string) (report, error) {

@@ -45,7 +45,7 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 	for _, w := range apis() {
 		s.Endpoints[w.Name] = "http://" + Address + ":" + strconv.Itoa(w.Port)
 	}
-	r, err := readReport(l.reportFile())
+	r, err := l.report()
 	if os.IsNotExist(err) {
 		return s, nil // it has only just begun
 	}

@@ -210,6 +210,26 @@ func TestReportFollowsTheGraph(t *testing.T) {
 	}
 }
 
+func TestReportNamesLogsWhereTheyAreOutside(t *testing.T) {
+	l := testLab(t)
+	if err := os.MkdirAll(filepath.Dir(l.reportFile()), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	inside := report{Failure: "see /var/log/lab/a.log", Virt: VirtStatus{Reason: "see /var/log/lab/b.log"}, Units: []UnitStatus{{Detail: "see /var/log/lab/c.log"}}}
+	if err := writeJSON(l.reportFile(), inside, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r, err := l.report()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, said := range []string{r.Failure, r.Virt.Reason, r.Units[0].Detail} {
+		if want := "see " + l.Logs() + "/" + []string{"a", "b", "c"}[i] + ".log"; said != want {
+			t.Errorf("%q, want %q", said, want)
+		}
+	}
+}
+
 func TestSuperviseIsNotForPeople(t *testing.T) {
 	if err := Supervise(t.Context(), "/nonexistent"); err == nil || !strings.Contains(err.Error(), "cloud up") {
 		t.Errorf("Supervise: %v", err)

@@ -59,7 +59,7 @@ func (u *up) already(ctx context.Context) (done bool, err error) {
 	if !ok || u.opts.Fresh {
 		return false, nil
 	}
-	r, err := readReport(u.reportFile())
+	r, err := u.report()
 	if err == nil && r.Failure != "" {
 		return false, u.end(ctx, p)
 	}
@@ -185,7 +185,7 @@ func (u *up) bake(ctx context.Context) error {
 	if err := baker.down(ctx); err != nil {
 		return err
 	}
-	if r, err := readReport(baker.reportFile()); err != nil || !r.Baked {
+	if r, err := baker.report(); err != nil || !r.Baked {
 		return fmt.Errorf("stopping the cloud after baking: it did not end cleanly, see %s", filepath.Join(baker.Logs(), "supervisor.log"))
 	}
 	// Only the overlay's upper directory is the layer; the secrets of the bake go, too.

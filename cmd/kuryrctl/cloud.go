@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -97,8 +98,9 @@ func agreed(stdin io.Reader, stderr io.Writer, missing *cloud.MissingError) bool
 
 func printCloudEvent(w io.Writer, e cloud.Event) {
 	switch e.Kind {
-	case graph.Started, graph.Waiting:
-		if e.Kind == graph.Started {
+	case graph.Started:
+		// The services of a start begin and end within seconds: their ends are enough.
+		if !strings.Contains(string(e.Key), ".") {
 			fmt.Fprintf(w, "kuryrctl: %-30s ...\n", e.Key)
 		}
 	case graph.Unchanged:
