@@ -26,15 +26,16 @@ func progressModes() []string { return []string{"auto", "tree", "plain", "json"}
 
 // newProgress makes the progress of that mode. A tree is drawn only where it can be redrawn, and never into a log.
 func (a *app) newProgress(mode, title string) (progress, error) {
-	width, height, terminal := terminalSize(a.stderr)
-	switch mode {
-	case "auto":
+	if mode == "auto" {
+		mode = "tree"
+		_, _, terminal := terminalSize(a.stderr)
 		if !terminal || a.verbose > 0 || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || os.Getenv("CI") == "true" {
-			return &plainProgress{out: a.stderr, begin: time.Now(), seen: map[graph.Key]string{}}, nil
+			mode = "plain"
 		}
-		return newTree(a.stderr, title, width, height), nil
+	}
+	switch mode {
 	case "tree":
-		return newTree(a.stderr, title, width, height), nil
+		return newTree(a.stderr, title), nil
 	case "plain":
 		return &plainProgress{out: a.stderr, begin: time.Now(), seen: map[graph.Key]string{}}, nil
 	case "json":
@@ -53,11 +54,14 @@ func terminalSize(w io.Writer) (width, height int, terminal bool) {
 	return 80, 24, false
 }
 
-// outcome is what an event says, in words.
+// outcome is what an event says, in words, besides its key.
 func outcome(e graph.Event) string {
 	switch e.Kind {
 	case graph.Started:
-		return cmp.Or(e.State.Detail, e.State.Phase.String())
+		if strings.HasPrefix(string(e.Key), e.State.Detail) {
+			return e.State.Phase.String()
+		}
+		return e.State.Detail
 	case graph.Error:
 		return e.Err.Error()
 	case graph.Unchanged:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,10 +17,10 @@ import (
 
 // tree is the progress on a terminal: what has ended scrolls away above, what is being worked on is redrawn below.
 type tree struct {
-	out           io.Writer
-	title         string
-	width, height int
-	begin         time.Time
+	out   io.Writer
+	title string
+	plain bool // without colours
+	begin time.Time
 
 	mu     sync.Mutex
 	active []branch // in the order of their beginning
@@ -40,8 +41,8 @@ type branch struct {
 // redraw is how often elapsed times change.
 const redraw = 200 * time.Millisecond
 
-func newTree(out io.Writer, title string, width, height int) *tree {
-	t := &tree{out: out, title: title, width: width, height: height, begin: time.Now(), count: map[graph.EventKind]int{}, stop: make(chan struct{})}
+func newTree(out io.Writer, title string) *tree {
+	t := &tree{out: out, title: title, plain: os.Getenv("NO_COLOR") != "", begin: time.Now(), count: map[graph.EventKind]int{}, stop: make(chan struct{})}
 	t.wg.Go(func() {
 		tick := time.NewTicker(redraw)
 		defer tick.Stop()
@@ -106,11 +107,13 @@ func (t *tree) ended(e graph.Event) string {
 	case graph.Skipped:
 		glyph, color = "-", "3"
 	}
-	return t.line(lipgloss.NewStyle().Foreground(lipgloss.Color(color)), glyph, fmt.Sprintf("%s  %s", e.Key, outcome(e)))
+	width, _, _ := terminalSize(t.out)
+	return t.line(width, color, glyph, fmt.Sprintf("%s  %s", e.Key, outcome(e)))
 }
 
 // draw replaces what was drawn before; above, if any, is a line that stays.
 func (t *tree) draw(above string) {
+	width, height, _ := terminalSize(t.out) // each time: windows are resized
 	var b bytes.Buffer
 	if t.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", t.drawn)
@@ -119,14 +122,14 @@ func (t *tree) draw(above string) {
 	if above != "" {
 		b.WriteString(above + "\n")
 	}
-	lines := []string{t.root()}
-	shown := t.active[:min(len(t.active), max(t.height-3, 1))]
+	lines := []string{t.root(width)}
+	shown := t.active[:min(len(t.active), max(height-3, 1))]
 	for i, x := range shown {
 		glyph := "├─"
 		if i == len(t.active)-1 {
 			glyph = "└─"
 		}
-		lines = append(lines, t.line(lipgloss.NewStyle().Foreground(lipgloss.Color("6")), glyph, fmt.Sprintf("%s  %s  %s", x.key, seconds(time.Since(x.begin)), x.text)))
+		lines = append(lines, t.line(width, "6", glyph, fmt.Sprintf("%s  %s  %s", x.key, seconds(time.Since(x.begin)), x.text)))
 	}
 	if hidden := len(t.active) - len(shown); hidden > 0 {
 		lines = append(lines, fmt.Sprintf("└─ and %d more", hidden))
@@ -136,7 +139,7 @@ func (t *tree) draw(above string) {
 	t.out.Write(b.Bytes()) // in one piece, so that nothing flickers
 }
 
-func (t *tree) root() string {
+func (t *tree) root(width int) string {
 	text := t.title
 	for _, x := range []struct {
 		kind graph.EventKind
@@ -149,16 +152,24 @@ func (t *tree) root() string {
 	if n := len(t.active); n > 0 {
 		text += fmt.Sprintf("  %d at work", n)
 	}
-	return lipgloss.NewStyle().Bold(true).Render(t.cut(text+"  "+seconds(time.Since(t.begin)), t.width))
+	text = cut(text+"  "+seconds(time.Since(t.begin)), width)
+	if t.plain {
+		return text
+	}
+	return lipgloss.NewStyle().Bold(true).Render(text)
 }
 
 // line is a glyph and a text that together fit the terminal: a wrapped line could not be taken back.
-func (t *tree) line(style lipgloss.Style, glyph, text string) string {
-	text = strings.ReplaceAll(text, "\n", " ")
-	return style.Render(glyph) + " " + t.cut(text, t.width-lipgloss.Width(glyph)-1)
+func (t *tree) line(width int, color, glyph, text string) string {
+	text = cut(strings.ReplaceAll(text, "\n", " "), width-lipgloss.Width(glyph)-1)
+	if !t.plain {
+		glyph = lipgloss.NewStyle().Foreground(lipgloss.Color(color)).Render(glyph)
+	}
+	return strings.TrimRight(glyph+" "+text, " ")
 }
 
-func (t *tree) cut(text string, width int) string {
+// cut shortens text to a width in the terminal's columns.
+func cut(text string, width int) string {
 	if lipgloss.Width(text) <= width {
 		return text
 	}

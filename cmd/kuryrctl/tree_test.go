@@ -49,7 +49,7 @@ func screen(out string) []string {
 
 func TestATreeKeepsWhatEndedAndRedrawsWhatGoesOn(t *testing.T) {
 	var out strings.Builder
-	tr := newTree(&out, "demo", 60, 24)
+	tr := newTree(&out, "demo") // as wide as a terminal that does not tell, 80 columns
 	now := time.Now()
 	event := func(key graph.Key, kind graph.EventKind, detail string, err error) {
 		tr.event(graph.Event{Key: key, Kind: kind, Detail: detail, Err: err, At: now, Took: 3 * time.Second})
@@ -57,7 +57,7 @@ func TestATreeKeepsWhatEndedAndRedrawsWhatGoesOn(t *testing.T) {
 	event("network.vm", graph.Unchanged, "", nil)
 	event("server.worker-0", graph.Started, "", nil)
 	event("server.worker-1", graph.Started, "", nil)
-	event("server.worker-0", graph.Waiting, "server demo/worker-0 to become ACTIVE: BUILD and a text that is far too long for the line", nil)
+	event("server.worker-0", graph.Waiting, "server demo/worker-0 to become ACTIVE: BUILD and a text that is far too long for the line of a terminal", nil)
 	event("server.worker-1", graph.Done, "", nil)
 	tr.mu.Lock()
 	now1 := screen(out.String())
@@ -67,7 +67,7 @@ func TestATreeKeepsWhatEndedAndRedrawsWhatGoesOn(t *testing.T) {
 		if !strings.HasPrefix(now1[i], line) {
 			t.Errorf("line %d is %q, want %q", i, now1[i], line)
 		}
-		if lipgloss.Width(now1[i]) > 60 {
+		if lipgloss.Width(now1[i]) > 80 {
 			t.Errorf("line %d is wider than the terminal: %q", i, now1[i])
 		}
 	}
