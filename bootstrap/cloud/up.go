@@ -23,6 +23,10 @@ func (l *Lab) Up(ctx context.Context, opts UpOptions, on func(Event)) error {
 		return err
 	}
 	defer unlock()
+	// A killed Up may have left one, which would only take the time of this one.
+	if err := l.endBakes(ctx); err != nil {
+		return err
+	}
 	u := &up{Lab: l, opts: opts, on: serial(on)}
 	if done, err := u.already(ctx); done || err != nil {
 		return err
@@ -162,9 +166,6 @@ func (l *Lab) baker(dir string) *Lab {
 
 // bake starts the cloud once on an empty overlay to fill its databases, and keeps that overlay as a layer.
 func (u *up) bake(ctx context.Context) error {
-	if err := u.endBakes(ctx); err != nil {
-		return err
-	}
 	to := u.bakeLayer()
 	if err := to.begin(); err != nil {
 		return err
