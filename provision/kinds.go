@@ -199,28 +199,37 @@ func ownedNetworks(anchor bool) func(*Session, *Inventory) []Object {
 
 // deletion is the removal of one object as a resource of a graph: absent is what is declared, so it is ready when gone.
 type deletion struct {
+	key   graph.Key
 	s     *Session
 	o     Object
 	how   func(context.Context, *Session, Object) error
 	needs []graph.Resource
 }
 
-func (d *deletion) Key() graph.Key          { return graph.Key(d.o.Kind + " " + d.o.Name + " " + d.o.ID) }
+func (d *deletion) Key() graph.Key          { return d.key }
 func (d *deletion) Needs() []graph.Resource { return d.needs }
+
 func (d *deletion) Observe(context.Context) (graph.State, error) {
-	return graph.State{Phase: graph.Pending, Detail: d.o.String()}, nil
+	return graph.State{Phase: graph.Pending, ID: d.o.ID, Detail: d.o.Detail}, nil
 }
+
 func (d *deletion) Apply(ctx context.Context) error { return d.how(ctx, d.s, d.o) }
 
 // Removal is a graph that removes everything the session's inventory holds of the stack, stage by stage.
 func (s *Session) Removal() *graph.Graph {
 	var g graph.Graph
+	seen := map[graph.Key]bool{} // names are not unique
 	var before []graph.Resource
 	for _, stage := range kinds {
 		var now []graph.Resource
 		for _, k := range stage {
 			for _, o := range k.owned(s, s.found) {
-				now = append(now, &deletion{s, o, k.delete, before})
+				key := graph.Key(o.Kind + " " + o.Name)
+				if seen[key] || o.Name == "" {
+					key = graph.Key(o.Kind + " " + o.ID)
+				}
+				seen[key] = true
+				now = append(now, &deletion{key, s, o, k.delete, before})
 			}
 		}
 		g.Add(now...)

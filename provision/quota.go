@@ -130,7 +130,9 @@ func (s *Session) Demand(ctx context.Context, r graph.Resource) (map[string]int,
 	case *FloatingIP:
 		return map[string]int{"floatingip": 1}, nil
 	case *SecurityGroup:
-		return map[string]int{"security_group": 1, "security_group_rule": len(r.Rules) + 2}, nil // two for egress, made with the group
+		return map[string]int{"security_group": 1, "security_group_rule": 2}, nil // two for egress, made with the group
+	case *SecurityRules:
+		return map[string]int{"security_group_rule": len(r.Rules)}, nil
 	case *LoadBalancer:
 		return map[string]int{"load_balancer": 1, "member": len(r.Members), "port": 2}, nil // the VIP's, and OVN's for health checks
 	case *Server:

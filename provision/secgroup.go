@@ -48,17 +48,16 @@ func (r Rule) matches(x rules.SecGroupRule) bool {
 		x.PortRangeMin == r.Port && x.PortRangeMax == r.Port && prefix == want
 }
 
-// SecurityGroup is a set of ingress rules; egress stays as Neutron makes it, open. Rules that somebody added are left alone.
+// SecurityGroup is a group as Neutron makes it: nothing in, everything out. What may come in says its [SecurityRules]; apart from them,
+// ports do not have to wait for the rules of their groups.
 type SecurityGroup struct {
 	Base
-	Rules []Rule
-
-	missing []Rule
+	rules []rules.SecGroupRule // as found
 }
 
 // SecurityGroup declares a group, "STACK/ROLE".
-func (s *Session) SecurityGroup(role string, rules ...Rule) *SecurityGroup {
-	return &SecurityGroup{Base: s.base("secgroup", role, s.Name(role)), Rules: rules, missing: rules}
+func (s *Session) SecurityGroup(role string) *SecurityGroup {
+	return &SecurityGroup{Base: s.base("secgroup", role, s.Name(role))}
 }
 
 // Observe implements [graph.Resource].
@@ -68,18 +67,52 @@ func (g *SecurityGroup) Observe(context.Context) (graph.State, error) {
 	if found == nil || err != nil {
 		return graph.State{}, err
 	}
-	g.id, g.missing = found.ID, nil
+	g.id, g.rules = found.ID, found.Rules
+	return graph.State{Phase: graph.Ready, ID: g.id}, nil
+}
+
+// Apply implements [graph.Resource].
+func (g *SecurityGroup) Apply(ctx context.Context) error {
+	made, err := create[groups.SecGroup](ctx, g.s, groupCollection, g.born(map[string]any{}))
+	if err != nil {
+		return openstack.Wrap(err, "creating security group %s", g.name)
+	}
+	g.id, g.rules = made.ID, made.Rules
+	g.s.note(func(v *Inventory) { v.Groups = append(v.Groups, *made) })
+	return nil
+}
+
+// SecurityRules are what a group lets in. Rules that somebody added are left alone.
+type SecurityRules struct {
+	Base
+	Group *SecurityGroup
+	Rules []Rule
+
+	missing []Rule
+}
+
+// SecurityRules declares the rules of g.
+func (s *Session) SecurityRules(role string, g *SecurityGroup, rules ...Rule) *SecurityRules {
+	return &SecurityRules{Base: s.base("rules", role, g.name, g), Group: g, Rules: rules}
+}
+
+// Observe implements [graph.Resource]. Rules have no life of their own: they are there or lacking.
+func (r *SecurityRules) Observe(context.Context) (graph.State, error) {
+	r.missing = nil
 	var lacks []string
-	for _, r := range g.Rules {
-		if !hasRule(found.Rules, r) {
-			g.missing = append(g.missing, r)
-			lacks = append(lacks, r.String())
+	for _, rule := range r.Rules {
+		if !hasRule(r.Group.rules, rule) {
+			r.missing = append(r.missing, rule)
+			lacks = append(lacks, rule.String())
 		}
 	}
-	if len(lacks) > 0 {
-		return graph.State{Phase: graph.Drifted, ID: g.id, Detail: "lacks " + strings.Join(lacks, ", ")}, nil
+	switch len(lacks) {
+	case 0:
+		return graph.State{Phase: graph.Ready, Detail: fmt.Sprintf("%d rules", len(r.Rules))}, nil
+	case len(r.Rules):
+		return graph.State{}, nil
 	}
-	return graph.State{Phase: graph.Ready, ID: g.id, Detail: fmt.Sprintf("%d rules", len(found.Rules))}, nil
+	return graph.State{Phase: graph.Drifted, Detail: "lacks " + strings.Join(lacks, ", ")}, nil
 }
 
 func hasRule(all []rules.SecGroupRule, r Rule) bool {
@@ -91,55 +124,42 @@ func hasRule(all []rules.SecGroupRule, r Rule) bool {
 	return false
 }
 
-// Apply implements [graph.Resource].
-func (g *SecurityGroup) Apply(ctx context.Context) error {
-	if g.id == "" {
-		made, err := create[groups.SecGroup](ctx, g.s, groupCollection, g.born(map[string]any{}))
-		if err != nil {
-			return openstack.Wrap(err, "creating security group %s", g.name)
-		}
-		g.id = made.ID
-		g.s.note(func(v *Inventory) { v.Groups = append(v.Groups, *made) })
+// Apply implements [graph.Resource]. The rules go in one call; Neutron takes many rules of one group at once, never of two. A rule that
+// exists already (409) means that an earlier call was applied and its reply lost, or that somebody else was faster: each is then tried
+// alone.
+func (r *SecurityRules) Apply(ctx context.Context) error {
+	err := r.post(ctx, r.missing)
+	if !openstack.IsConflict(err) {
+		return openstack.Wrap(err, "adding rules to security group %s", r.name)
 	}
-	return g.addMissing(ctx)
-}
-
-// addMissing adds the rules in one call; Neutron takes many rules of one group at once, never of two. A rule that exists
-// already (409) means that an earlier call was applied and its reply lost, or that somebody else was faster: each is then tried alone.
-func (g *SecurityGroup) addMissing(ctx context.Context) error {
-	err := g.post(ctx, g.missing)
-	if !openstack.IsConflict(err) || openstack.IsQuota(err) {
-		return openstack.Wrap(err, "adding rules to security group %s", g.name)
-	}
-	for _, r := range g.missing {
-		err := g.post(ctx, []Rule{r})
-		if err != nil && (!openstack.IsConflict(err) || openstack.IsQuota(err)) {
-			return openstack.Wrap(err, "adding the rule %q to security group %s", r, g.name)
+	for _, rule := range r.missing {
+		if err := r.post(ctx, []Rule{rule}); err != nil && !openstack.IsConflict(err) {
+			return openstack.Wrap(err, "adding the rule %q to security group %s", rule, r.name)
 		}
 	}
 	return nil
 }
 
-func (g *SecurityGroup) post(ctx context.Context, rs []Rule) error {
+func (r *SecurityRules) post(ctx context.Context, rs []Rule) error {
 	if len(rs) == 0 {
 		return nil
 	}
 	bodies := make([]map[string]any, len(rs))
-	for i, r := range rs {
-		bodies[i] = map[string]any{"security_group_id": g.id, "direction": "ingress", "ethertype": "IPv4", "description": g.s.mark()}
-		if r.Protocol != "" {
-			bodies[i]["protocol"] = r.Protocol
+	for i, rule := range rs {
+		bodies[i] = map[string]any{"security_group_id": r.Group.id, "direction": "ingress", "ethertype": "IPv4", "description": r.s.mark()}
+		if rule.Protocol != "" {
+			bodies[i]["protocol"] = rule.Protocol
 		}
-		if r.Port != 0 {
-			bodies[i]["port_range_min"], bodies[i]["port_range_max"] = r.Port, r.Port
+		if rule.Port != 0 {
+			bodies[i]["port_range_min"], bodies[i]["port_range_max"] = rule.Port, rule.Port
 		}
-		if r.From.IsValid() {
-			bodies[i]["remote_ip_prefix"] = r.From.String()
+		if rule.From.IsValid() {
+			bodies[i]["remote_ip_prefix"] = rule.From.String()
 		}
 	}
 	c := collection{(*openstack.Cloud).Network, "security-group-rules", "security_group_rule", "security_group_rules"}
 	for try := 1; ; try++ {
-		err := call(ctx, g.s.Cloud, c, http.MethodPost, "", map[string]any{c.many: bodies})
+		err := call(ctx, r.s.Cloud, c, http.MethodPost, "", map[string]any{c.many: bodies})
 		// Sending it again is safe: Neutron refuses the rules that are there with 409, which addMissing understands.
 		if !openstack.IsAmbiguous(err) || try == tries {
 			return err

@@ -63,14 +63,19 @@ func (s *Stack) Design(c Config) *Lab {
 	podInterface := d.session.RouterInterface("pod", router, pod)
 	serviceInterface := d.session.RouterInterfaceByPort("service", router, service, routerPort)
 
-	api := d.session.SecurityGroup("api", provision.Rule{Protocol: "tcp", Port: sshPort}, provision.Rule{Protocol: "tcp", Port: apiMember},
+	api := d.session.SecurityGroup("api")
+	nodes := d.session.SecurityGroup("nodes")
+	podAccess := d.session.SecurityGroup("pod_access")
+	d.lab.Graph.Add(key, router, api, nodes, podAccess)
+	apiRules := d.session.SecurityRules("api", api, provision.Rule{Protocol: "tcp", Port: sshPort}, provision.Rule{Protocol: "tcp", Port: apiMember},
 		provision.Rule{Protocol: "icmp"})
 	// Nodes trust each other and the pods (kubelet, etcd, host-network pods); a group rule would say the same and cost OVN a flow per pair.
-	nodes := d.session.SecurityGroup("nodes", provision.Rule{From: n.VM.CIDR.Prefix}, provision.Rule{From: n.Pod.CIDR.Prefix})
+	nodeRules := d.session.SecurityRules("nodes", nodes, provision.Rule{From: n.VM.CIDR.Prefix}, provision.Rule{From: n.Pod.CIDR.Prefix})
 	// What pods may be reached from: nodes (kubelet's probes), each other, and the load balancers of services.
-	podAccess := d.session.SecurityGroup("pod_access", provision.Rule{From: n.VM.CIDR.Prefix}, provision.Rule{From: n.Pod.CIDR.Prefix},
+	podRules := d.session.SecurityRules("pod_access", podAccess, provision.Rule{From: n.VM.CIDR.Prefix}, provision.Rule{From: n.Pod.CIDR.Prefix},
 		provision.Rule{From: n.Service.CIDR.Prefix})
-	d.lab.Graph.Add(key, router, api, nodes, podAccess)
+	d.lab.Graph.Add(apiRules, nodeRules, podRules)
+	d.reachable = []graph.Resource{apiRules, nodeRules}
 	d.lab.Graph.Add(vm.Network, pod.Network, service.Network, vm, pod, service)
 	d.lab.Graph.Add(routerPort, vmInterface, podInterface, serviceInterface)
 
@@ -115,6 +120,8 @@ type design struct {
 	config  Config
 	session *provision.Session
 	lab     *Lab
+
+	reachable []graph.Resource // without which no host answers
 }
 
 func (d *design) network(role string, n Network, dhcp bool) *provision.Subnet {
@@ -145,7 +152,7 @@ func (d *design) node(role Role, i int, flavor string, vm *provision.Subnet, key
 
 // host adds the step that makes a booted server a host we can work on.
 func (d *design) host(n *Node) {
-	h := &host{stack: d.Stack, name: n.Name, needs: []graph.Resource{n.Server}}
+	h := &host{stack: d.Stack, name: n.Name, needs: append([]graph.Resource{n.Server}, d.reachable...)}
 	h.at = func() place { return place{n.Port.Address(), n.Server.LoginName(), n.Port.ID(), n.Server.ID()} }
 	if n.FloatingIP != nil {
 		h.needs = append(h.needs, n.FloatingIP)

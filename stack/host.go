@@ -56,6 +56,10 @@ type place struct {
 	portID, serverID string
 }
 
+// bootLimit bounds the way from an ACTIVE server to its first login. A slow cloud takes two or three minutes; a server that takes
+// longer has no network, no cloud-init or another key, and waiting does not help.
+const bootLimit = 10 * time.Minute
+
 func (h *host) Key() graph.Key          { return graph.Key("host." + h.name) }
 func (h *host) Needs() []graph.Resource { return h.needs }
 
@@ -86,7 +90,9 @@ func (h *host) Apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := ssh.WaitReady(ctx, cfg, h.stack.session.Poll)
+	boot, cancel := context.WithTimeoutCause(ctx, bootLimit, errors.New("read its console: openstack console log show "+h.stack.Name+"/"+h.name))
+	defer cancel()
+	client, err := ssh.WaitReady(boot, cfg, h.stack.session.Poll)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 // before that is touched. The exceptions go along with what they need.
 func TestNothingIsDeletedBeforeWhatNeedsIt(t *testing.T) {
 	t.Parallel()
-	goesAlong := []string{"subnet needs network", "interface needs port"}
+	goesAlong := []string{"subnet needs network", "interface needs port", "rules needs secgroup"}
 	lab := labtest.New(t, []string{"demo"})
 	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: lab.CloudsYAML()})
 	if err != nil {
@@ -45,7 +45,11 @@ func TestNothingIsDeletedBeforeWhatNeedsIt(t *testing.T) {
 	}
 	deletions := map[string]graph.Resource{}
 	for _, d := range s.session.Removal().Resources() {
-		deletions[string(d.Key())[strings.LastIndex(string(d.Key()), " ")+1:]] = d
+		state, err := d.Observe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		deletions[state.ID] = d
 	}
 	edges := 0
 	for _, r := range design.Resources() {

@@ -6,6 +6,7 @@
 package wait
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,9 +24,12 @@ type Cond func(context.Context) (seen string, done bool, err error)
 // For calls cond at once and then every interval until it is done, fails, the context ends, or the run is asked to stop. While
 // it sleeps it gives up the caller's [Place].
 func For(ctx context.Context, what string, every time.Duration, cond Cond) error {
-	begin := time.Now()
+	begin, last := time.Now(), ""
 	for {
 		seen, done, err := cond(ctx)
+		if last = cmp.Or(seen, last); ctx.Err() != nil { // a look that was cut off has seen nothing
+			seen = last
+		}
 		if ctx.Err() != nil && !done {
 			return ended(ctx, what, seen, begin)
 		}

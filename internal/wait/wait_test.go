@@ -103,3 +103,21 @@ func TestASleeperLeavesItsPlace(t *testing.T) {
 		}
 	})
 }
+
+func TestALookThatIsCutOffDoesNotHideWhatWasSeenBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		defer cancel()
+		looks := 0
+		err := wait.For(ctx, "x", time.Minute, func(ctx context.Context) (string, bool, error) {
+			if looks++; looks == 1 {
+				return "BUILD", false, nil
+			}
+			<-ctx.Done()
+			return "", false, ctx.Err()
+		})
+		if err == nil || !strings.Contains(err.Error(), "still BUILD") {
+			t.Fatalf("got %v", err)
+		}
+	})
+}
