@@ -15,7 +15,7 @@ import (
 const started = "finished at"
 
 func TestServersLeaveNothing(t *testing.T) {
-	n := newTenant(t)
+	n := newTenant(t, usersLab(t))
 	for cycle := range 3 {
 		a, b := n.boot("e2e-a"), n.boot("e2e-b")
 		n.await(a, "ACTIVE")
@@ -63,7 +63,7 @@ func (n *tenant) crash(g guest) {
 
 // TestGuestsRebootAndPowerOff settles what a guest does to itself: Nova must learn of it, and its tap must be free again.
 func TestGuestsRebootAndPowerOff(t *testing.T) {
-	n := newTenant(t)
+	n := newTenant(t, usersLab(t))
 	g := n.boot("e2e-reboot")
 	defer n.remove(g)
 	n.await(g, "ACTIVE")
@@ -93,7 +93,7 @@ func (n *tenant) bootPID(g guest) string {
 }
 
 func TestInterfacesComeAndGo(t *testing.T) {
-	n := newTenant(t)
+	n := newTenant(t, usersLab(t))
 	g := n.boot("e2e-nics")
 	defer n.remove(g)
 	n.await(g, "ACTIVE")

@@ -44,12 +44,8 @@ type tenant struct {
 	networkID, flavor, image string
 }
 
-func newTenant(t *testing.T) *tenant {
+func newTenant(t *testing.T, lab *Lab) *tenant {
 	t.Helper()
-	lab, err := Default()
-	if err != nil {
-		t.Fatal(err)
-	}
 	status, err := lab.Status(t.Context())
 	if err != nil || !status.Ready {
 		t.Fatalf("these tests need a lab that is up (kuryrctl cloud up): %+v, %v", status, err)
@@ -91,6 +87,12 @@ func must[T any](v T, err error) func(*testing.T) T {
 		}
 		return v
 	}
+}
+
+// usersLab is the one that `kuryrctl cloud up` has started.
+func usersLab(t *testing.T) *Lab {
+	t.Helper()
+	return must(Default())(t)
 }
 
 // guest is a server with its port, on a trunk.

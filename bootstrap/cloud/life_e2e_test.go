@@ -120,6 +120,26 @@ func TestKilledAnywhereGoesOn(t *testing.T) {
 	if err != nil || !status.Ready {
 		t.Fatalf("status after all of it: %+v, %v", status, err)
 	}
+	t.Run("servers come back", func(t *testing.T) { serversComeBack(t, l) })
+}
+
+// serversComeBack stops a lab in which a server runs, and starts it again.
+func serversComeBack(t *testing.T, l *Lab) {
+	n := newTenant(t, l)
+	g := n.boot("e2e-back")
+	defer n.remove(g)
+	n.await(g, "ACTIVE")
+	n.console(g, started)
+	if err := l.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stopped(t, l)
+	if err := l.Up(t.Context(), UpOptions{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the server to run again", func() bool { return n.bootPID(g) != "" })
+	n.await(g, "ACTIVE")
+	n.console(g, started)
 }
 
 func TestKilledBakingGoesOn(t *testing.T) {

@@ -99,7 +99,8 @@ type WSGI struct {
 	Name, Address string
 	Port          int
 	Application   string // path of the WSGI program
-	Threads       int
+	Processes     int
+	Threads       int  // in each process
 	ChunkedBodies bool // accept requests without a length (Glance)
 	StartTime     bool // pass the start time (Neutron's OVN driver)
 }

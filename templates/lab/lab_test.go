@@ -38,10 +38,10 @@ func TestGoldens(t *testing.T) {
 			return LibvirtComputeConf(LibvirtCompute{VirtType: "qemu", CPUMode: "none", TranslationCacheMiB: 256})
 		},
 		"glance.ini": func() ([]byte, error) {
-			return UWSGIConf(WSGI{Name: "glance", Address: c.Address, Port: 9292, Application: "/a", Threads: 1, ChunkedBodies: true})
+			return UWSGIConf(WSGI{Name: "glance", Address: c.Address, Port: 9292, Application: "/a", Processes: 1, Threads: 1, ChunkedBodies: true})
 		},
 		"neutron.ini": func() ([]byte, error) {
-			return UWSGIConf(WSGI{Name: "neutron", Address: c.Address, Port: 9696, Application: "/b", Threads: 2, StartTime: true})
+			return UWSGIConf(WSGI{Name: "neutron", Address: c.Address, Port: 9696, Application: "/b", Processes: 2, Threads: 1, StartTime: true})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
