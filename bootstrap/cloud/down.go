@@ -40,8 +40,13 @@ func (l *Lab) forget() error {
 	return nil
 }
 
-// Destroy stops the lab and removes all of it: processes, namespace, state, logs and, unless keepCache, the built layers.
-func (l *Lab) Destroy(ctx context.Context, keepCache bool) error {
+// DestroyOptions changes what Destroy leaves. The zero value leaves nothing.
+type DestroyOptions struct {
+	KeepCache bool // leave the layers, from which the next Up starts in a minute
+}
+
+// Destroy stops the lab and removes all of it: processes, namespace, state, logs and layers.
+func (l *Lab) Destroy(ctx context.Context, opts DestroyOptions) error {
 	unlock, err := l.lock("destroy")
 	if err != nil {
 		return err
@@ -54,7 +59,7 @@ func (l *Lab) Destroy(ctx context.Context, keepCache bool) error {
 		return err
 	}
 	dirs := []string{l.state}
-	if !keepCache {
+	if !opts.KeepCache {
 		dirs = append(dirs, l.cache)
 	}
 	for _, dir := range dirs {

@@ -228,7 +228,7 @@ func stopped(t *testing.T, l *Lab) {
 // gone destroys the lab and fails unless nothing at all is left of it.
 func gone(t *testing.T, l *Lab) {
 	t.Helper()
-	if err := l.Destroy(context.WithoutCancel(t.Context()), true); err != nil {
+	if err := l.Destroy(context.WithoutCancel(t.Context()), DestroyOptions{KeepCache: true}); err != nil {
 		t.Error(err)
 	}
 	stopped(t, l)
@@ -289,7 +289,7 @@ func TestFromNothing(t *testing.T) {
 		t.Errorf("up again took %s, more than a minute", again)
 	}
 	timed("down again", func() error { return l.Down(t.Context()) })
-	timed("destroy", func() error { return l.Destroy(t.Context(), false) })
+	timed("destroy", func() error { return l.Destroy(t.Context(), DestroyOptions{}) })
 	if _, err := os.Lstat(l.cache); !os.IsNotExist(err) {
 		t.Errorf("the cache is still there: %v", err)
 	}

@@ -55,27 +55,32 @@ func (e *MissingError) Command() []string {
 // ErrNotRoot says that namespaces, mounts and Debian roots cannot be made.
 var ErrNotRoot = errors.New("only root may make namespaces and mounts; run it with sudo")
 
-// check finds what would make a start fail later and less clearly. building says that the layers are not in the cache, running
-// that there is a cloud already, whose memory comes back.
-func (h host) check(l *Lab, building, running bool) error {
+// demand is what a start is going to do.
+type demand struct {
+	building bool // the layers are not in the cache
+	running  bool // there is a cloud already, whose memory comes back
+}
+
+// check finds what would make a start fail later and less clearly.
+func (h host) check(l *Lab, d demand) error {
 	if h.uid() != 0 {
 		return fmt.Errorf("starting the lab: %w", ErrNotRoot)
 	}
-	if err := h.checkPrograms(building); err != nil {
+	if err := h.checkPrograms(d); err != nil {
 		return err
 	}
 	memory, err := h.available()
 	if err != nil {
 		return err
 	}
-	if !running && memory < needMemory { // a running one is replaced, or has its memory
+	if !d.running && memory < needMemory {
 		return fmt.Errorf("starting the lab: %s of memory available, %s needed; stop something, or use a larger machine", size(memory), size(needMemory))
 	}
 	for _, dir := range []struct {
 		path, variable string
 		need           uint64
 	}{{l.state, "XDG_STATE_HOME", needDiskStart}, {l.cache, "XDG_CACHE_HOME", needDiskBuild}} {
-		if !building && dir.path == l.cache {
+		if !d.building && dir.path == l.cache {
 			continue
 		}
 		free, err := h.free(existing(dir.path))
@@ -89,9 +94,9 @@ func (h host) check(l *Lab, building, running bool) error {
 	return nil
 }
 
-func (h host) checkPrograms(building bool) error {
+func (h host) checkPrograms(d demand) error {
 	needed := []struct{ program, pkg string }{{"unshare", "util-linux"}}
-	if building {
+	if d.building {
 		needed = append(needed, []struct{ program, pkg string }{
 			{"mmdebstrap", "mmdebstrap"}, {"apt-get", "apt"}, {"dpkg-deb", "dpkg"}, {"mkfs.ext4", "e2fsprogs"}, {"chroot", "coreutils"},
 		}...)

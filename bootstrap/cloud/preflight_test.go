@@ -44,7 +44,7 @@ func TestCheckNamesFigureAndWayOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := roomy()
 			tt.change(&h)
-			err := h.check(&Lab{cache: "/c", state: "/s"}, tt.building, tt.running)
+			err := h.check(&Lab{cache: "/c", state: "/s"}, demand{tt.building, tt.running})
 			if (err != nil) != (tt.want != nil) {
 				t.Fatalf("check: %v", err)
 			}
@@ -66,13 +66,13 @@ func TestMissingProgramsComeWithTheirPackages(t *testing.T) {
 		return nil
 	}
 	var missing *MissingError
-	if err := h.check(&Lab{cache: "/c", state: "/s"}, true, false); !errors.As(err, &missing) {
+	if err := h.check(&Lab{cache: "/c", state: "/s"}, demand{building: true}); !errors.As(err, &missing) {
 		t.Fatalf("check: %v", err)
 	}
 	if got := strings.Join(missing.Command(), " "); got != "apt-get install --yes --no-install-recommends mmdebstrap e2fsprogs" {
 		t.Errorf("the command is %q", got)
 	}
-	if err := h.check(&Lab{cache: "/c", state: "/s"}, false, false); err != nil {
+	if err := h.check(&Lab{cache: "/c", state: "/s"}, demand{}); err != nil {
 		t.Errorf("a start from the cache needs none of them: %v", err)
 	}
 }

@@ -36,7 +36,7 @@ func (l *Lab) Up(ctx context.Context, opts UpOptions, on func(Event)) error {
 			return err
 		}
 	}
-	if err := thisHost().check(l, u.base.Bake == "" && !u.built(), l.Running()); err != nil {
+	if err := thisHost().check(l, demand{building: u.base.Bake == "" && !u.built(), running: l.Running()}); err != nil {
 		return err
 	}
 	g, err := u.graph()

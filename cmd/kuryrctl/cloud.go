@@ -191,7 +191,7 @@ func newCloudDownCommand() *cobra.Command {
 }
 
 func newCloudDestroyCommand() *cobra.Command {
-	var keepCache bool
+	var opts cloud.DestroyOptions
 	cmd := &cobra.Command{
 		Use:   "destroy",
 		Short: "Stop the cloud and remove every file of it",
@@ -201,10 +201,10 @@ func newCloudDestroyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return lab.Destroy(cmd.Context(), keepCache)
+			return lab.Destroy(cmd.Context(), opts)
 		},
 	}
-	cmd.Flags().BoolVar(&keepCache, "keep-cache", false, "keep the built root, guest image and kernel for the next `cloud up`")
+	cmd.Flags().BoolVar(&opts.KeepCache, "keep-cache", false, "keep the built root, guest image and kernel for the next `cloud up`")
 	return cmd
 }
 
