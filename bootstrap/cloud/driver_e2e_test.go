@@ -3,12 +3,17 @@
 package cloud
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/attachinterfaces"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
+
+	"github.com/kuryrctl/kuryrctl/internal/wait"
 )
 
 // started is the last word of a guest that has started: cloud-init ends with it.
@@ -117,4 +122,28 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	if err := ports.Delete(t.Context(), n.network, extra.ID).ExtractErr(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestEmulation runs a server of the same image the slow way.
+func TestEmulation(t *testing.T) {
+	l := second(t)
+	defer gone(t, l)
+	if err := l.Up(t.Context(), UpOptions{Virt: QEMU}, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("a server starts", func(t *testing.T) {
+		n := newTenant(t, l)
+		g := n.boot("e2e-qemu")
+		defer n.remove(g)
+		n.await(g, "ACTIVE")
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		err := wait.For(ctx, "cloud-init of "+g.name, 2*time.Second, func(ctx context.Context) (string, bool, error) {
+			out, err := servers.ShowConsoleOutput(ctx, n.compute, g.id, servers.ShowConsoleOutputOpts{}).Extract()
+			return fmt.Sprintf("%d bytes of console", len(out)), strings.Contains(out, started), err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
 }
