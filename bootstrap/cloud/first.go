@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -38,8 +37,7 @@ func (l *Lab) begin(order start) (process, error) {
 	defer log.Close()
 	started := make(chan error, 1)
 	var pid int
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends in the lab's network
+	onOwnThread(func() {
 		started <- l.inNamespace(func() error {
 			cmd := exec.Command("/proc/self/exe", "cloud", "supervise", orders)
 			cmd.Env = []string{"PATH=" + searchPath, "HOME=/root", "LANG=C.UTF-8"}
@@ -52,7 +50,7 @@ func (l *Lab) begin(order start) (process, error) {
 			pid = cmd.Process.Pid
 			return cmd.Process.Release()
 		})
-	}()
+	})
 	if err := <-started; err != nil {
 		return process{}, fmt.Errorf("starting the lab's first process: %w", err)
 	}

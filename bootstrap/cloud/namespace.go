@@ -66,6 +66,23 @@ func dialFrom(ctx context.Context, namespace, network, addr string) (net.Conn, e
 	return d.DialContext(ctx, network, addr)
 }
 
+// onOwnThread runs f on a thread that ends with it, so that f may move it to other namespaces for good. The main thread cannot
+// end, and would drag the process's view of itself (/proc/self) along: it is kept busy while another one does the work.
+func onOwnThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			onOwnThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
 // Exec runs a command inside the lab, in its root and all its namespaces, and returns the command's exit code; err is for
 // commands that could not be run at all. OS_CLOUD, TERM and nothing else of the caller's environment go along: a stray PYTHON
 // variable from outside makes every OpenStack program slow or wrong.
@@ -82,8 +99,7 @@ func (l *Lab) Exec(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 		err  error
 	}
 	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: a thread in foreign namespaces must not be used again
+	onOwnThread(func() {
 		if err := enter(p.PID); err != nil {
 			done <- result{0, err}
 			return
@@ -105,7 +121,7 @@ func (l *Lab) Exec(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 			return
 		}
 		done <- result{0, err}
-	}()
+	})
 	r := <-done
 	if r.err != nil {
 		return 0, fmt.Errorf("running %s in the lab: %w", argv[0], r.err)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -32,14 +31,13 @@ func (l *Lab) makeNamespace() error {
 	}
 	f.Close()
 	made := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends, the mount keeps its namespace
+	onOwnThread(func() { // the thread ends, the mount keeps its namespace
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
 			err = unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
 		}
 		made <- err
-	}()
+	})
 	if err := <-made; err != nil {
 		return fmt.Errorf("making network namespace %s: %w", l.namespace, errors.Join(err, os.Remove(path)))
 	}
