@@ -28,7 +28,7 @@ func (s *Session) AppCredential() *AppCredential {
 }
 
 func (s *Session) appCredentials() collection {
-	return collection{(*openstack.Cloud).Identity, "users/" + s.Cloud.UserID() + "/application_credentials", "application_credential", "application_credentials"}
+	return keystone("users/"+s.Cloud.UserID()+"/application_credentials", "application_credential", "application_credentials")
 }
 
 // Observe implements [graph.Resource].
@@ -73,7 +73,7 @@ func (a *AppCredential) Apply(ctx context.Context) error {
 
 // findAppCredential looks for the stack's credential among those of the user.
 func (s *Session) findAppCredential(ctx context.Context) (*applicationcredentials.ApplicationCredential, error) {
-	all, err := list[applicationcredentials.ApplicationCredential](ctx, s.Cloud, s.appCredentials(), "", url.Values{"name": {s.userScoped()}})
+	all, err := list[applicationcredentials.ApplicationCredential](ctx, s.Cloud, s.appCredentials(), url.Values{"name": {s.userScoped()}})
 	if err != nil {
 		if openstack.IsForbidden(err) || openstack.IsNotFound(err) { // a cloud may not offer them
 			return nil, nil

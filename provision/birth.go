@@ -3,10 +3,12 @@ package provision
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,13 +22,15 @@ type birth struct {
 	body map[string]any
 	// find is the query that would find exactly this object among those of its collection.
 	find url.Values
+	// ours, if set, tells this object from a stranger that the query finds too.
+	ours func(json.RawMessage) bool
 }
 
 // born describes a named object: the body gets the name and the mark, and both find it again.
 func (b *Base) born(body map[string]any) birth {
 	body = maps.Clone(body)
 	body["name"], body["description"] = b.name, b.s.mark()
-	return birth{body, url.Values{"name": {b.name}, "description": {b.s.mark()}}}
+	return birth{body: body, find: url.Values{"name": {b.name}, "description": {b.s.mark()}, "project_id": {b.s.Cloud.ProjectID()}}}
 }
 
 // tries bounds how often a create call with an unknown outcome is looked up and sent again.
@@ -65,12 +69,40 @@ func (s *Session) post(ctx context.Context, c collection, bs []birth) ([]json.Ra
 	out := make([]json.RawMessage, len(bs))
 	for try := 1; ; try++ {
 		err := s.postMissing(ctx, client, c, bs, out)
-		if err == nil || !openstack.IsAmbiguous(err) || try == tries || ctx.Err() != nil {
-			return out, err
+		switch {
+		case err == nil:
+			return out, nil
+		case ctx.Err() != nil:
+			return nil, err
+		case openstack.IsAmbiguous(err), errors.Is(err, errBadReply), try > 1 && openstack.IsConflict(err):
+		default:
+			return nil, err
+		}
+		// What is new may be listed late, and a proxy that restarts needs a moment.
+		if pauseErr := pause(ctx, time.Duration(try)*s.every()); pauseErr != nil {
+			return nil, err
 		}
 		if lookErr := s.adopt(ctx, c, bs, out); lookErr != nil {
 			return nil, fmt.Errorf("%w; then %w", err, lookErr)
 		}
+		if !slices.ContainsFunc(out, func(raw json.RawMessage) bool { return raw == nil }) {
+			return out, nil
+		}
+		if try == tries {
+			return nil, err
+		}
+	}
+}
+
+// errBadReply is a success whose body cannot be read: the objects may well be there.
+var errBadReply = errors.New("the cloud's answer cannot be understood")
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -95,7 +127,9 @@ func (s *Session) postMissing(ctx context.Context, client *gophercloud.ServiceCl
 		return err
 	}
 	if len(bodies) == 1 {
-		out[at[0]] = reply[c.one]
+		if out[at[0]] = reply[c.one]; reply[c.one] == nil {
+			return fmt.Errorf("creating %v: %w", bodies[0]["name"], errBadReply)
+		}
 		return nil
 	}
 	return sortReply(reply[c.many], bodies, at, out)
@@ -106,12 +140,12 @@ func (s *Session) postMissing(ctx context.Context, client *gophercloud.ServiceCl
 func sortReply(raw json.RawMessage, bodies []map[string]any, at []int, out []json.RawMessage) error {
 	var objects []json.RawMessage
 	if err := json.Unmarshal(raw, &objects); err != nil {
-		return fmt.Errorf("reading a bulk reply: %w", err)
+		return fmt.Errorf("reading a bulk reply: %w (%w)", errBadReply, err)
 	}
 	for _, object := range objects {
 		var named struct{ Name string }
 		if err := json.Unmarshal(object, &named); err != nil {
-			return fmt.Errorf("reading a bulk reply: %w", err)
+			return fmt.Errorf("reading a bulk reply: %w (%w)", errBadReply, err)
 		}
 		for i, body := range bodies {
 			if body["name"] == named.Name {
@@ -121,7 +155,7 @@ func sortReply(raw json.RawMessage, bodies []map[string]any, at []int, out []jso
 	}
 	for i, body := range bodies {
 		if out[at[i]] == nil {
-			return fmt.Errorf("creating %v: the bulk reply lacks it", body["name"])
+			return fmt.Errorf("creating %v: %w: the bulk reply lacks it", body["name"], errBadReply)
 		}
 	}
 	return nil
@@ -133,12 +167,19 @@ func (s *Session) adopt(ctx context.Context, c collection, bs []birth, out []jso
 		if out[i] != nil {
 			continue
 		}
-		found, err := list[json.RawMessage](ctx, s.Cloud, c, "", b.find)
+		found, err := list[json.RawMessage](ctx, s.Cloud, c, b.find)
 		if err != nil {
 			return err
 		}
-		if len(found) > 0 {
+		if b.ours != nil {
+			found = slices.DeleteFunc(found, func(raw json.RawMessage) bool { return !b.ours(raw) })
+		}
+		switch len(found) {
+		case 0:
+		case 1:
 			out[i] = found[0]
+		default:
+			return fmt.Errorf("%d %s are called %v: delete all but one of them", len(found), c.many, b.body["name"])
 		}
 	}
 	return nil
@@ -213,7 +254,7 @@ func (g *bulk) send(ctx context.Context) {
 		bs[i] = p.birth
 	}
 	raws, err := g.session.post(ctx, g.collection, bs)
-	alone := err != nil && len(all) > 1 && ctx.Err() == nil && !openstack.IsAmbiguous(err) && !openstack.IsQuota(err)
+	alone := err != nil && len(all) > 1 && ctx.Err() == nil && !openstack.IsAmbiguous(err) && !openstack.IsQuota(err) && !errors.Is(err, errBadReply)
 	for i, p := range all {
 		if p.err = err; err == nil {
 			p.raw = raws[i]

@@ -79,14 +79,17 @@ func (s *Session) Discover(ctx context.Context) (*Inventory, error) {
 	}
 	s.narrow(v)
 	s.found = v
+	s.made.clear()
 	return v, nil
 }
 
-// fetch lists one collection in the background. A service or extension that the cloud does not have holds nothing.
+// fetch lists one collection in the background. A cloud without Octavia or without trunks has none of these.
 func fetch[T any](ctx context.Context, g *errgroup.Group, s *Session, c collection, query url.Values, into *[]T) {
 	g.Go(func() error {
-		all, err := list[T](ctx, s.Cloud, c, "", query)
-		if err != nil && (openstack.IsNoService(err) || c.path == trunkCollection.path && openstack.IsNotFound(err)) {
+		all, err := list[T](ctx, s.Cloud, c, query)
+		noOctavia := c.path == balancerCollection.path && openstack.IsNoService(err)
+		noTrunks := c.path == trunkCollection.path && openstack.IsNotFound(err)
+		if noOctavia || noTrunks {
 			return nil
 		}
 		*into = all
@@ -106,7 +109,9 @@ func (s *Session) narrow(v *Inventory) {
 	v.Trunks = slices.DeleteFunc(v.Trunks, func(x trunks.Trunk) bool { return !ours(x.Description) })
 	v.FloatingIPs = slices.DeleteFunc(v.FloatingIPs, func(x floatingips.FloatingIP) bool { return !ours(x.Description) })
 	v.Servers = slices.DeleteFunc(v.Servers, func(x servers.Server) bool { return !s.ownsServer(x) })
-	v.Ports = slices.DeleteFunc(v.Ports, func(x ports.Port) bool { return !s.ownsPort(x) && !v.onOurs(x.NetworkID) })
+	v.Ports = slices.DeleteFunc(v.Ports, func(x ports.Port) bool {
+		return !s.ownsPort(x) && !v.onOurs(x.NetworkID) && !(isInterface(x) && v.ofOurRouter(x))
+	})
 	v.LoadBalancers = slices.DeleteFunc(v.LoadBalancers, func(x loadbalancers.LoadBalancer) bool {
 		return !ours(x.Description) && !v.onOurs(x.VipNetworkID)
 	})
@@ -135,13 +140,10 @@ func (s *Session) Foreign() []Object {
 		}
 	}
 	for _, p := range v.Ports {
-		if s.ownsPort(p) || v.infrastructure(p) || v.leaked(p) {
+		if s.ownsPort(p) || v.infrastructure(p) || v.leaked(p, s.Cloud.ProjectID()) {
 			continue
 		}
-		o := Object{Kind: "port", Name: p.Name, ID: p.ID}
-		if len(p.FixedIPs) > 0 {
-			o.Detail = p.FixedIPs[0].IPAddress
-		}
+		o := Object{Kind: "port", Name: p.Name, ID: p.ID, Detail: address(p)}
 		if p.DeviceOwner != "" {
 			o.Detail = strings.TrimSpace(o.Detail + " of " + p.DeviceOwner + " " + p.DeviceID)
 		}
@@ -155,8 +157,14 @@ func (v *Inventory) infrastructure(p ports.Port) bool {
 	switch {
 	case p.DeviceOwner == "network:dhcp", p.DeviceOwner == "network:distributed":
 		return true
-	case isInterface(p), strings.HasPrefix(p.DeviceOwner, "network:ha_router"), strings.HasPrefix(p.DeviceOwner, "network:router_"):
-		return slices.ContainsFunc(v.Routers, func(r routers.Router) bool { return r.ID == p.DeviceID })
+	case isInterface(p): // one on another network is somebody else's wish
+		return v.ofOurRouter(p) && v.onOurs(p.NetworkID)
+	case strings.HasPrefix(p.DeviceOwner, "network:ha_router"), strings.HasPrefix(p.DeviceOwner, "network:router_"):
+		return v.ofOurRouter(p)
+	case strings.HasPrefix(p.Name, "octavia-lb-vrrp-"): // of an amphora, whose id, not that of its load balancer, is in the name
+		return slices.ContainsFunc(v.LoadBalancers, func(l loadbalancers.LoadBalancer) bool {
+			return l.VipNetworkID == p.NetworkID && strings.HasPrefix(l.Provider, "amphora")
+		})
 	case p.DeviceOwner == "ovn-lb-hm:distributed": // where OVN's health monitors speak from; goes with the last of them
 		return true
 	}
@@ -167,11 +175,19 @@ func (v *Inventory) infrastructure(p ports.Port) bool {
 }
 
 // leaked reports whether p is the VIP port of a load balancer that does not exist: OVN's provider leaves it behind when it refuses
-// a load balancer (seen with 2025.1). It counts only when it has been there for a while, since load balancers and ports are listed at
-// slightly different moments.
-func (v *Inventory) leaked(p ports.Port) bool {
-	return strings.HasPrefix(p.Name, "ovn-lb-vip-") && v.onOurs(p.NetworkID) && !v.infrastructure(p) && time.Since(p.CreatedAt) > time.Minute
+// a load balancer (seen with 2025.1). It counts only in our own project and when it has been there for a while, since load balancers
+// and ports are listed at slightly different moments; deletePort asks for the load balancer once more.
+func (v *Inventory) leaked(p ports.Port, project string) bool {
+	return strings.HasPrefix(p.Name, leakedPrefix) && v.onOurs(p.NetworkID) && !v.infrastructure(p) && p.ProjectID == project &&
+		!p.CreatedAt.IsZero() && time.Since(p.CreatedAt) > time.Minute
 }
+
+func (v *Inventory) ofOurRouter(p ports.Port) bool {
+	return slices.ContainsFunc(v.Routers, func(r routers.Router) bool { return r.ID == p.DeviceID })
+}
+
+// leakedPrefix is followed by the id of the load balancer.
+const leakedPrefix = "ovn-lb-vip-"
 
 // isInterface reports whether p is the interface of a router on a subnet; the owner differs with DVR and HA.
 func isInterface(p ports.Port) bool {
@@ -184,13 +200,13 @@ func isInterface(p ports.Port) bool {
 
 // Stacks lists the names of the stacks in a project, by their anchor networks.
 func Stacks(ctx context.Context, cloud *openstack.Cloud) ([]string, error) {
-	all, err := list[networks.Network](ctx, cloud, networkCollection, "", nil)
+	all, err := list[networks.Network](ctx, cloud, networkCollection, url.Values{"project_id": {cloud.ProjectID()}})
 	if err != nil {
 		return nil, err
 	}
 	var names []string
 	for _, n := range all {
-		if stack, ok := openstack.StackOf(n.Description, n.Tags); ok {
+		if stack, ok := openstack.StackOf(n.Description); ok {
 			names = append(names, stack)
 		}
 	}

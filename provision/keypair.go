@@ -17,14 +17,16 @@ type KeyPair struct {
 	Base
 	// Public returns the line of authorized_keys form, making the key first if need be.
 	Public func() (string, error)
+	// Known returns that line if the key is on this machine, else "".
+	Known func() string
 }
 
 // ErrForeignKey means that Nova holds another public key under the stack's name than the one on this machine.
 var ErrForeignKey = errors.New("the key pair in the cloud was made from another key")
 
 // KeyPair declares the stack's key pair. Its name carries the project, since key pairs belong to a user.
-func (s *Session) KeyPair(public func() (string, error)) *KeyPair {
-	return &KeyPair{s.base("keypair", "main", s.userScoped()), public}
+func (s *Session) KeyPair(public func() (string, error), known func() string) *KeyPair {
+	return &KeyPair{s.base("keypair", "main", s.userScoped()), public, known}
 }
 
 // Observe implements [graph.Resource].
@@ -33,6 +35,9 @@ func (k *KeyPair) Observe(context.Context) (graph.State, error) {
 		return graph.State{}, nil
 	}
 	k.id = k.name
+	if known := k.Known(); known != "" && !sameKey(known, k.s.found.KeyPair.PublicKey) {
+		return graph.State{Phase: graph.Failed, ID: k.name, Detail: ErrForeignKey.Error()}, nil
+	}
 	return graph.State{Phase: graph.Ready, ID: k.name, Detail: k.s.found.KeyPair.Fingerprint}, nil
 }
 

@@ -1,14 +1,19 @@
 package provision
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
+
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
+	"github.com/kuryrctl/kuryrctl/internal/wait"
 )
 
 // Object is one thing of a stack as it is in the cloud.
@@ -59,7 +64,7 @@ var kinds = [][]kind{
 	},
 	{
 		{"interface", ownedInterfaces, deleteInterface},
-		{"port", ownedPorts, deleter(portCollection)},
+		{"port", ownedPorts, deletePort},
 	},
 	{
 		{"secgroup", ownedGroups, deleter(groupCollection)},
@@ -72,17 +77,46 @@ var kinds = [][]kind{
 
 func deleter(c collection) func(context.Context, *Session, Object) error {
 	return func(ctx context.Context, s *Session, o Object) error {
-		return openstack.Wrap(remove(ctx, s.Cloud, c, "/"+o.ID), "deleting %s", o)
+		return s.insist(ctx, o, func(ctx context.Context) error { return remove(ctx, s.Cloud, c, "/"+o.ID) })
 	}
 }
 
+// insist deletes again while the cloud says that the object is in use (409): Nova unbinds ports and Octavia removes its own some time
+// after what they were for is gone.
+func (s *Session) insist(ctx context.Context, o Object, remove func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*s.every())
+	defer cancel()
+	err := wait.For(ctx, o.String()+" to be free", s.every(), func(ctx context.Context) (string, bool, error) {
+		err := remove(ctx)
+		if openstack.IsConflict(err) {
+			return openstack.Reason(err), false, nil
+		}
+		return "", err == nil, openstack.Wrap(err, "deleting it")
+	})
+	return err
+}
+
+// deletePort deletes a port; one that was left behind by a load balancer only when that is really not there.
+func deletePort(ctx context.Context, s *Session, o Object) error {
+	if balancer, ok := strings.CutPrefix(o.Name, leakedPrefix); ok {
+		if _, err := get[struct{}](ctx, s.Cloud, balancerCollection, balancer); !openstack.IsNotFound(err) {
+			return openstack.Wrap(cmp.Or(err, errInService), "deleting %s", o)
+		}
+	}
+	return deleter(portCollection)(ctx, s, o)
+}
+
+var errInService = errors.New("its load balancer is there")
+
 // deleteInterface disconnects a router from a subnet by the interface's port; an explicit port goes with it.
 func deleteInterface(ctx context.Context, s *Session, o Object) error {
-	err := call(ctx, s.Cloud, routerCollection, http.MethodPut, "/"+o.router+"/remove_router_interface", map[string]any{"port_id": o.ID})
-	if openstack.IsNotFound(err) {
-		return nil
-	}
-	return openstack.Wrap(err, "deleting %s", o)
+	return s.insist(ctx, o, func(ctx context.Context) error {
+		err := call(ctx, s.Cloud, routerCollection, http.MethodPut, "/"+o.router+"/remove_router_interface", map[string]any{"port_id": o.ID})
+		if openstack.IsNotFound(err) {
+			return nil
+		}
+		return err
+	})
 }
 
 // Owned lists everything of the stack that the session's inventory holds, in the order of deletion.
@@ -141,7 +175,7 @@ func ownedAppCredential(_ *Session, v *Inventory) []Object {
 func ownedInterfaces(s *Session, v *Inventory) (all []Object) {
 	for _, p := range v.Ports {
 		if isInterface(p) && v.infrastructure(p) {
-			all = append(all, Object{Kind: "interface", Name: s.Name("router") + " on " + p.FixedIPs[0].IPAddress, ID: p.ID, router: p.DeviceID})
+			all = append(all, Object{Kind: "interface", Name: s.Name("router") + " on " + address(p), ID: p.ID, router: p.DeviceID})
 		}
 	}
 	return all
@@ -150,16 +184,20 @@ func ownedInterfaces(s *Session, v *Inventory) (all []Object) {
 func ownedPorts(s *Session, v *Inventory) (all []Object) {
 	for _, p := range v.Ports {
 		ours := s.ownsPort(p) && !strings.HasPrefix(p.DeviceOwner, "network:") // the port of an interface goes as that
-		if !ours && !v.leaked(p) {
+		if !ours && !v.leaked(p, s.Cloud.ProjectID()) {
 			continue
 		}
-		o := Object{Kind: "port", Name: p.Name, ID: p.ID}
-		if len(p.FixedIPs) > 0 {
-			o.Detail = p.FixedIPs[0].IPAddress
-		}
-		all = append(all, o)
+		all = append(all, Object{Kind: "port", Name: p.Name, ID: p.ID, Detail: address(p)})
 	}
 	return all
+}
+
+// address is a port's first address, or "" for one without.
+func address(p ports.Port) string {
+	if len(p.FixedIPs) == 0 {
+		return ""
+	}
+	return p.FixedIPs[0].IPAddress
 }
 
 func ownedGroups(_ *Session, v *Inventory) (all []Object) {

@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/loadbalancers"
 	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/providers"
@@ -63,7 +65,7 @@ func (s *Session) LoadBalancer(role string, n *Subnet, via *RouterInterface, mem
 // Observe implements [graph.Resource].
 func (l *LoadBalancer) Observe(ctx context.Context) (graph.State, error) {
 	found, err := sole("load balancer", l.name, l.s.found.LoadBalancers,
-		func(x loadbalancers.LoadBalancer) bool { return x.Name == l.name }, func(x loadbalancers.LoadBalancer) string { return x.ID })
+		func(x loadbalancers.LoadBalancer) bool { return x.Name == l.name && x.Description == l.s.mark() }, func(x loadbalancers.LoadBalancer) string { return x.ID })
 	if found == nil || err != nil {
 		return graph.State{}, err
 	}
@@ -154,10 +156,14 @@ func (l *LoadBalancer) Apply(ctx context.Context) error {
 		return fixed(&l.Base, "the VIP of a load balancer")
 	}
 	if l.found != nil && l.found.ProvisioningStatus == "ERROR" {
-		if err := l.s.deleteBalancer(ctx, l.id, l.name); err != nil {
+		gone := l.id
+		if err := l.s.deleteBalancer(ctx, gone, l.name); err != nil {
 			return err
 		}
 		l.id, l.found = "", nil
+		l.s.note(func(v *Inventory) {
+			v.LoadBalancers = slices.DeleteFunc(slices.Clone(v.LoadBalancers), func(x loadbalancers.LoadBalancer) bool { return x.ID == gone })
+		})
 	}
 	if l.id == "" {
 		if err := l.create(ctx); err != nil {
@@ -185,7 +191,6 @@ func (l *LoadBalancer) create(ctx context.Context) error {
 		return err
 	}
 	l.id, l.found = made.ID, made
-	l.found.Provider = provider
 	return nil
 }
 
@@ -218,34 +223,53 @@ func (l *LoadBalancer) monitor() map[string]any {
 	return map[string]any{"name": l.name, "type": "TCP", "delay": 5, "timeout": 3, "max_retries": 3}
 }
 
-// complete adds what the load balancer lacks, one change at a time: while one is being applied the tree is immutable (409).
+// complete waits until the load balancer is ACTIVE and adds what it lacks, one change at a time: while one is being applied the tree
+// is immutable (409). A change that does not come true however often it is asked for is an error.
 func (l *LoadBalancer) complete(ctx context.Context) error {
-	for {
-		if err := l.waitActive(ctx); err != nil {
-			return err
+	begin, asked, lacked := time.Now(), 0, ""
+	var refusal error
+	return wait.For(ctx, "load balancer "+l.name+" to become ACTIVE", l.s.every(), func(ctx context.Context) (string, bool, error) {
+		x, err := get[loadbalancers.LoadBalancer](ctx, l.s.Cloud, balancerCollection, l.id)
+		switch {
+		case openstack.IsNotFound(err) && time.Since(begin) < consistency:
+			return "not listed yet", false, nil
+		case err != nil:
+			return "", false, openstack.Wrap(err, "looking at it")
+		case x.ProvisioningStatus == "ERROR":
+			return "", false, errors.New("its provider put it into ERROR; run the command again to have it replaced")
+		case x.ProvisioningStatus != "ACTIVE":
+			return x.ProvisioningStatus, false, nil
 		}
-		t, err := l.readTree(ctx)
-		if err != nil {
-			return err
+		l.found = x
+		if l.tree, err = l.readTree(ctx); err != nil {
+			return "", false, err
 		}
-		if l.tree = t; l.lacks() == "" {
-			return nil
+		lacks := l.lacks()
+		if lacks == "" {
+			l.s.note(func(v *Inventory) {
+				v.LoadBalancers = put(v.LoadBalancers, *x, func(x loadbalancers.LoadBalancer) string { return x.ID })
+			})
+			return "", true, nil
 		}
-		if err := l.addNext(ctx); err != nil {
-			return openstack.Wrap(err, "completing load balancer %s (it %s)", l.name, l.lacks())
+		if lacks != lacked {
+			asked, lacked = 0, lacks
 		}
-	}
+		if asked++; asked > tries {
+			return "", false, openstack.Wrap(cmp.Or(refusal, errUnchanged), "it %s", lacks)
+		}
+		if refusal = l.addNext(ctx); refusal != nil && !openstack.IsImmutable(refusal) && !openstack.IsAmbiguous(refusal) {
+			return "", false, openstack.Wrap(refusal, "it %s", lacks)
+		}
+		return "it " + lacks, false, nil
+	})
 }
+
+var errUnchanged = errors.New("its provider accepts the change and does not make it")
 
 // addNext makes the first change that lacks asks for.
 func (l *LoadBalancer) addNext(ctx context.Context) error {
 	send := func(method, path, one string, body map[string]any) error {
-		c := collection{(*openstack.Cloud).LoadBalancer, "lbaas/" + path, one, ""}
-		err := call(ctx, l.s.Cloud, c, method, "", map[string]any{one: body})
-		if openstack.IsImmutable(err) || openstack.IsAmbiguous(err) {
-			return nil // the next look tells
-		}
-		return err
+		return call(ctx, l.s.Cloud, octavia(path, one, ""), method, "", map[string]any{one: body})
 	}
 	pool := l.tree.pool()
 	switch {
@@ -266,37 +290,15 @@ func (l *LoadBalancer) addNext(ctx context.Context) error {
 		body["pool_id"] = pool.ID
 		return send(http.MethodPost, "healthmonitors", "healthmonitor", body)
 	}
-	c := collection{(*openstack.Cloud).LoadBalancer, "lbaas/pools/" + pool.ID + "/members", "", ""}
-	err := call(ctx, l.s.Cloud, c, http.MethodPut, "", map[string]any{"members": l.memberBodies()})
-	if openstack.IsImmutable(err) {
-		return nil
-	}
-	return err
-}
-
-func (l *LoadBalancer) waitActive(ctx context.Context) error {
-	return wait.For(ctx, "load balancer "+l.name+" to become ACTIVE", l.s.every(), func(ctx context.Context) (string, bool, error) {
-		x, err := get[loadbalancers.LoadBalancer](ctx, l.s.Cloud, balancerCollection, l.id)
-		switch {
-		case err != nil:
-			return "", false, err
-		case x.ProvisioningStatus == "ERROR":
-			return "", false, errors.New("its provider put it into ERROR; run the command again to have it replaced")
-		}
-		if l.found.Provider = x.Provider; x.ProvisioningStatus == "ACTIVE" {
-			l.s.note(func(v *Inventory) {
-				v.LoadBalancers = put(v.LoadBalancers, *x, func(x loadbalancers.LoadBalancer) string { return x.ID })
-			})
-		}
-		return x.ProvisioningStatus, x.ProvisioningStatus == "ACTIVE", nil
-	})
+	c := octavia("pools/"+pool.ID+"/members", "", "")
+	return call(ctx, l.s.Cloud, c, http.MethodPut, "", map[string]any{"members": l.memberBodies()})
 }
 
 // BalancerProvider picks the Octavia provider: the one asked for, else ovn, else amphora, else the first there is.
 func (s *Session) BalancerProvider(ctx context.Context, wanted string) (string, error) {
 	return s.lookups.once(ctx, "load balancer provider "+wanted, func(ctx context.Context) (string, error) {
-		c := collection{(*openstack.Cloud).LoadBalancer, "lbaas/providers", "provider", "providers"}
-		all, err := list[providers.Provider](ctx, s.Cloud, c, "", nil)
+		c := octavia("providers", "provider", "providers")
+		all, err := list[providers.Provider](ctx, s.Cloud, c, nil)
 		if err != nil {
 			return "", err
 		}

@@ -15,14 +15,14 @@ import (
 )
 
 var (
-	imageCollection  = collection{(*openstack.Cloud).Image, "images", "image", "images"}
-	flavorCollection = collection{(*openstack.Cloud).Compute, "flavors", "flavor", "flavors"}
+	imageCollection  = glance("images", "image", "images")
+	flavorCollection = nova("flavors", "flavor", "flavors")
 )
 
 // Image finds an active image by name or id. Of several images with one name the user has to say which.
 func (s *Session) Image(ctx context.Context, name string) (images.Image, error) {
 	_, err := s.lookups.once(ctx, "images", func(ctx context.Context) (string, error) {
-		all, err := list[images.Image](ctx, s.Cloud, imageCollection, "", url.Values{"status": {"active"}})
+		all, err := list[images.Image](ctx, s.Cloud, imageCollection, url.Values{"status": {"active"}})
 		s.lookups.images = all
 		return "", err
 	})
@@ -50,7 +50,7 @@ func (s *Session) Flavor(ctx context.Context, name string) (string, error) {
 // Flavors lists the flavors that the project may use.
 func (s *Session) Flavors(ctx context.Context) ([]flavors.Flavor, error) {
 	_, err := s.lookups.once(ctx, "flavors", func(ctx context.Context) (string, error) {
-		all, err := list[flavors.Flavor](ctx, s.Cloud, flavorCollection, "/detail", nil)
+		all, err := list[flavors.Flavor](ctx, s.Cloud, flavorCollection, nil)
 		s.lookups.flavors = all
 		return "", err
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
@@ -13,7 +14,7 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 )
 
-// Anchor is the role of the network that is made first and removed last. While it exists the stack exists; its id is the
+// Anchor is the role of the network that is made before all but the other networks and removed last. While it exists the stack exists; its id is the
 // stack's UUID.
 const Anchor = "vm"
 
@@ -45,7 +46,7 @@ func (n *Network) Apply(ctx context.Context) error {
 		return openstack.Wrap(err, "creating network %s", n.name)
 	}
 	n.id = made.ID
-	n.s.note(func(v *Inventory) { v.Networks = append(v.Networks, *made) })
+	n.s.note(func(v *Inventory) { v.Networks = append(slices.Clip(v.Networks), *made) })
 	return nil
 }
 
@@ -119,6 +120,6 @@ func (n *Subnet) Apply(ctx context.Context) error {
 		return openstack.Wrap(err, "creating subnet %s", n.name)
 	}
 	n.id = made.ID
-	n.s.note(func(v *Inventory) { v.Subnets = append(v.Subnets, *made) })
+	n.s.note(func(v *Inventory) { v.Subnets = append(slices.Clip(v.Subnets), *made) })
 	return nil
 }

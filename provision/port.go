@@ -21,6 +21,9 @@ type Port struct {
 	Fixed  netip.Addr       // the zero value lets Neutron choose
 
 	address netip.Addr
+	device  string   // the server it is on, as found
+	fresh   bool     // made by this run: no server is on it yet
+	groups  []string // ids, as found
 }
 
 // Port declares a port on n, "STACK/ROLE".
@@ -38,7 +41,9 @@ func (p *Port) Address() netip.Addr { return p.address }
 // Observe implements [graph.Resource].
 func (p *Port) Observe(context.Context) (graph.State, error) {
 	found, err := sole("port", p.name, p.s.found.Ports,
-		func(x ports.Port) bool { return x.Name == p.name && x.NetworkID == p.Subnet.Network.id }, func(x ports.Port) string { return x.ID })
+		func(x ports.Port) bool {
+			return x.Name == p.name && x.NetworkID == p.Subnet.Network.id && p.s.ownsPort(x)
+		}, func(x ports.Port) string { return x.ID })
 	if found == nil || err != nil {
 		return graph.State{}, err
 	}
@@ -54,7 +59,7 @@ func (p *Port) Observe(context.Context) (graph.State, error) {
 }
 
 func (p *Port) take(found *ports.Port) {
-	p.id = found.ID
+	p.id, p.device, p.groups = found.ID, found.DeviceID, found.SecurityGroups
 	if len(found.FixedIPs) > 0 {
 		p.address, _ = netip.ParseAddr(found.FixedIPs[0].IPAddress)
 	}
@@ -73,9 +78,11 @@ func (p *Port) lacking(found *ports.Port) (names []string) {
 func (p *Port) Apply(ctx context.Context) error {
 	body := map[string]any{}
 	if len(p.Groups) > 0 {
-		ids := make([]string, len(p.Groups))
-		for i, g := range p.Groups {
-			ids[i] = g.id
+		ids := slices.Clone(p.groups) // what somebody added stays
+		for _, g := range p.Groups {
+			if !slices.Contains(ids, g.id) {
+				ids = append(ids, g.id)
+			}
 		}
 		body["security_groups"] = ids
 	}
@@ -96,6 +103,7 @@ func (p *Port) Apply(ctx context.Context) error {
 		return openstack.Wrap(err, "creating port %s", p.name)
 	}
 	p.take(made)
-	p.s.note(func(v *Inventory) { v.Ports = append(v.Ports, *made) })
+	p.fresh = true
+	p.s.note(func(v *Inventory) { v.Ports = append(slices.Clip(v.Ports), *made) })
 	return nil
 }

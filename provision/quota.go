@@ -60,6 +60,9 @@ func (s *Session) Quotas(ctx context.Context) ([]Quota, error) {
 				return err
 			}
 			_, err = client.Get(gctx, client.ServiceURL(strings.Split(path, "/")...), into, nil)
+			if openstack.IsNotFound(err) {
+				return nil // a cloud without this call has limits all the same, and names them when they are reached
+			}
 			return openstack.Wrap(err, "reading the quotas of the project")
 		})
 	}
@@ -101,7 +104,7 @@ func (s *Session) countBalancers(ctx context.Context, all []Quota) error {
 		if q.Service != "load-balancer" || q.Limit < 0 || q.Resource != "load_balancer" {
 			continue
 		}
-		used, err := list[struct{ ID string }](ctx, s.Cloud, balancerCollection, "", map[string][]string{"project_id": {s.Cloud.ProjectID()}, "fields": {"id"}})
+		used, err := list[struct{ ID string }](ctx, s.Cloud, balancerCollection, map[string][]string{"project_id": {s.Cloud.ProjectID()}, "fields": {"id"}})
 		if err != nil {
 			return err
 		}
@@ -190,12 +193,12 @@ func (s *Session) RaiseQuotas(ctx context.Context, admin *openstack.Cloud, short
 	}
 	project := s.Cloud.ProjectID()
 	for _, service := range slices.Sorted(maps.Keys(raise)) {
-		c, one := collection{(*openstack.Cloud).Network, "quotas/" + project, "", ""}, "quota"
+		c, one := neutron("quotas/"+project, "", ""), "quota"
 		switch service {
 		case "compute":
-			c, one = collection{(*openstack.Cloud).Compute, "os-quota-sets/" + project, "", ""}, "quota_set"
+			c, one = nova("os-quota-sets/"+project, "", ""), "quota_set"
 		case "load-balancer":
-			c = collection{(*openstack.Cloud).LoadBalancer, "lbaas/quotas/" + project, "", ""}
+			c = octavia("quotas/"+project, "", "")
 		}
 		if err := call(ctx, admin, c, http.MethodPut, "", map[string]any{one: raise[service]}); err != nil {
 			return openstack.Wrap(err, "raising the %s quotas of project %s as %s", service, s.Cloud.ProjectName(), admin.Name)

@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -17,6 +18,27 @@ type collection struct {
 	service   func(*openstack.Cloud) (*gophercloud.ServiceClient, error)
 	path      string // below the service's endpoint
 	one, many string // the JSON keys around one object and around a list
+	details   string // what follows the path where a list shows objects whole
+}
+
+func neutron(path, one, many string) collection {
+	return collection{service: (*openstack.Cloud).Network, path: path, one: one, many: many}
+}
+
+func nova(path, one, many string) collection {
+	return collection{service: (*openstack.Cloud).Compute, path: path, one: one, many: many, details: "/detail"}
+}
+
+func glance(path, one, many string) collection {
+	return collection{service: (*openstack.Cloud).Image, path: path, one: one, many: many}
+}
+
+func octavia(path, one, many string) collection {
+	return collection{service: (*openstack.Cloud).LoadBalancer, path: "lbaas/" + path, one: one, many: many}
+}
+
+func keystone(path, one, many string) collection {
+	return collection{service: (*openstack.Cloud).Identity, path: path, one: one, many: many}
 }
 
 // at is the collection spoken to in one microversion.
@@ -35,25 +57,25 @@ func (c collection) at(microversion string) collection {
 }
 
 var (
-	networkCollection  = collection{(*openstack.Cloud).Network, "networks", "network", "networks"}
-	subnetCollection   = collection{(*openstack.Cloud).Network, "subnets", "subnet", "subnets"}
-	routerCollection   = collection{(*openstack.Cloud).Network, "routers", "router", "routers"}
-	groupCollection    = collection{(*openstack.Cloud).Network, "security-groups", "security_group", "security_groups"}
-	portCollection     = collection{(*openstack.Cloud).Network, "ports", "port", "ports"}
-	trunkCollection    = collection{(*openstack.Cloud).Network, "trunks", "trunk", "trunks"}
-	fipCollection      = collection{(*openstack.Cloud).Network, "floatingips", "floatingip", "floatingips"}
-	serverCollection   = collection{(*openstack.Cloud).Compute, "servers", "server", "servers"}
-	keypairCollection  = collection{(*openstack.Cloud).Compute, "os-keypairs", "keypair", "keypairs"}
-	balancerCollection = collection{(*openstack.Cloud).LoadBalancer, "lbaas/loadbalancers", "loadbalancer", "loadbalancers"}
+	networkCollection  = neutron("networks", "network", "networks")
+	subnetCollection   = neutron("subnets", "subnet", "subnets")
+	routerCollection   = neutron("routers", "router", "routers")
+	groupCollection    = neutron("security-groups", "security_group", "security_groups")
+	portCollection     = neutron("ports", "port", "ports")
+	trunkCollection    = neutron("trunks", "trunk", "trunks")
+	fipCollection      = neutron("floatingips", "floatingip", "floatingips")
+	serverCollection   = nova("servers", "server", "servers")
+	keypairCollection  = nova("os-keypairs", "keypair", "keypairs")
+	balancerCollection = octavia("loadbalancers", "loadbalancer", "loadbalancers")
 )
 
 // list reads a whole collection, page by page. query filters on the server's side.
-func list[T any](ctx context.Context, cloud *openstack.Cloud, c collection, suffix string, query url.Values) ([]T, error) {
+func list[T any](ctx context.Context, cloud *openstack.Cloud, c collection, query url.Values) ([]T, error) {
 	client, err := c.service(cloud)
 	if err != nil {
 		return nil, err
 	}
-	at := client.ServiceURL(c.path) + suffix
+	at := client.ServiceURL(c.path) + c.details
 	if len(query) > 0 {
 		at += "?" + query.Encode()
 	}
@@ -68,23 +90,39 @@ func list[T any](ctx context.Context, cloud *openstack.Cloud, c collection, suff
 			return nil, openstack.Wrap(err, "listing %s: reading the answer", c.many)
 		}
 		all = append(all, items...)
-		at = nextPage(page[c.many+"_links"], at)
+		if at, err = nextPage(page[c.many+"_links"], at); err != nil {
+			return nil, openstack.Wrap(err, "listing %s", c.many)
+		}
 	}
 	return all, nil
 }
 
-// nextPage follows the "next" link of a page. A link back to the page itself would never end and is no link.
-func nextPage(raw json.RawMessage, at string) string {
+// nextPage follows the "next" link of a page: its query, on the address that we know. Behind a proxy the link itself may name another
+// host or plain http, and our token does not go there. A link back to the page itself would never end and is no link.
+func nextPage(raw json.RawMessage, at string) (string, error) {
 	var links []struct{ Rel, Href string }
 	if len(raw) == 0 || json.Unmarshal(raw, &links) != nil {
-		return ""
+		return "", nil
 	}
 	for _, l := range links {
-		if l.Rel == "next" && l.Href != at {
-			return l.Href
+		if l.Rel != "next" {
+			continue
 		}
+		next, err := url.Parse(l.Href)
+		if err != nil {
+			return "", err
+		}
+		here, err := url.Parse(at)
+		if err != nil {
+			return "", err
+		}
+		if here.RawQuery == next.RawQuery {
+			return "", nil
+		}
+		here.RawQuery = next.RawQuery
+		return here.String(), nil
 	}
-	return ""
+	return "", nil
 }
 
 // get reads one object.
@@ -96,6 +134,9 @@ func get[T any](ctx context.Context, cloud *openstack.Cloud, c collection, id st
 	body := map[string]*T{}
 	if _, err := client.Get(ctx, client.ServiceURL(c.path, id), &body, nil); err != nil {
 		return nil, err
+	}
+	if body[c.one] == nil {
+		return nil, fmt.Errorf("reading a %s: %w", c.one, errBadReply)
 	}
 	return body[c.one], nil
 }

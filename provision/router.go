@@ -58,14 +58,14 @@ func (r *Router) Apply(ctx context.Context) error {
 		return openstack.Wrap(err, "creating router %s", r.name)
 	}
 	r.id = made.ID
-	r.s.note(func(v *Inventory) { v.Routers = append(v.Routers, *made) })
+	r.s.note(func(v *Inventory) { v.Routers = append(slices.Clip(v.Routers), *made) })
 	return nil
 }
 
 // ExternalNetwork finds the external network by name or id.
 func (s *Session) ExternalNetwork(ctx context.Context, name string) (string, error) {
 	return s.lookups.once(ctx, "external network "+name, func(ctx context.Context) (string, error) {
-		all, err := list[networks.Network](ctx, s.Cloud, networkCollection, "", url.Values{"router:external": {"true"}})
+		all, err := list[networks.Network](ctx, s.Cloud, networkCollection, url.Values{"router:external": {"true"}})
 		if err != nil {
 			return "", err
 		}
@@ -80,7 +80,7 @@ func (s *Session) ExternalRanges(ctx context.Context, name string) ([]netip.Pref
 	if err != nil {
 		return nil, err
 	}
-	all, err := list[subnets.Subnet](ctx, s.Cloud, subnetCollection, "", url.Values{"network_id": {id}})
+	all, err := list[subnets.Subnet](ctx, s.Cloud, subnetCollection, url.Values{"network_id": {id}})
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (i *RouterInterface) Apply(ctx context.Context) error {
 	err := call(ctx, i.s.Cloud, routerCollection, http.MethodPut, "/"+i.Router.id+"/add_router_interface", body)
 	if err != nil && ctx.Err() == nil {
 		// The call is not idempotent and may have been applied although its reply was lost: look before complaining.
-		all, lookErr := list[ports.Port](ctx, i.s.Cloud, portCollection, "", url.Values{"device_id": {i.Router.id}})
+		all, lookErr := list[ports.Port](ctx, i.s.Cloud, portCollection, url.Values{"device_id": {i.Router.id}})
 		if lookErr == nil && slices.ContainsFunc(all, i.is) {
 			return nil
 		}

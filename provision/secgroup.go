@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/groups"
@@ -78,7 +79,7 @@ func (g *SecurityGroup) Apply(ctx context.Context) error {
 		return openstack.Wrap(err, "creating security group %s", g.name)
 	}
 	g.id, g.rules = made.ID, made.Rules
-	g.s.note(func(v *Inventory) { v.Groups = append(v.Groups, *made) })
+	g.s.note(func(v *Inventory) { v.Groups = append(slices.Clip(v.Groups), *made) })
 	return nil
 }
 
@@ -157,7 +158,7 @@ func (r *SecurityRules) post(ctx context.Context, rs []Rule) error {
 			bodies[i]["remote_ip_prefix"] = rule.From.String()
 		}
 	}
-	c := collection{(*openstack.Cloud).Network, "security-group-rules", "security_group_rule", "security_group_rules"}
+	c := neutron("security-group-rules", "security_group_rule", "security_group_rules")
 	for try := 1; ; try++ {
 		err := call(ctx, r.s.Cloud, c, http.MethodPost, "", map[string]any{c.many: bodies})
 		// Sending it again is safe: Neutron refuses the rules that are there with 409, which addMissing understands.

@@ -3,11 +3,13 @@ package provision
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,12 +61,14 @@ func (v *Server) Observe(context.Context) (graph.State, error) {
 	}
 	v.id, v.found, v.login = found.ID, found, found.Metadata[LoginMetadata]
 	state := graph.State{ID: v.id, Detail: found.Status}
-	switch found.Status {
-	case "ACTIVE":
+	switch {
+	case found.Status == "ACTIVE" && !v.Port.mayCarry(found.ID):
+		state.Phase, state.Detail = graph.Failed, "it is not on port "+v.Port.name
+	case found.Status == "ACTIVE":
 		state.Phase, state.Detail = graph.Ready, v.Port.address.String()
-	case "BUILD", "REBOOT", "HARD_REBOOT":
+	case slices.Contains(passing, found.Status):
 		state.Phase = graph.Pending
-	case "ERROR":
+	case found.Status == "ERROR":
 		state.Phase, state.Detail = graph.Failed, "ERROR: "+found.Fault.Message
 	default:
 		state.Phase = graph.Drifted
@@ -72,13 +76,27 @@ func (v *Server) Observe(context.Context) (graph.State, error) {
 	return state, nil
 }
 
-// Apply implements [graph.Resource]. A server in ERROR is replaced once: it holds its port, and nothing heals it.
+// mayCarry is false when the port is known to be on another server, or on none. Ports and servers are listed at slightly
+// different moments, so a port without a server may have got one since.
+func (p *Port) mayCarry(server string) bool {
+	return !p.fresh && (p.device == "" || p.device == server)
+}
+
+// passing are the states of a server that is on its way to ACTIVE by itself.
+var passing = []string{"BUILD", "REBOOT", "HARD_REBOOT"}
+
+// Apply implements [graph.Resource]. A server in ERROR is replaced once: it holds its port, and nothing heals it. One that a
+// person paused, shelved or took off its port is left to that person.
 func (v *Server) Apply(ctx context.Context) error {
 	if v.found != nil && v.found.Status == "ERROR" {
 		if err := v.s.deleteServer(ctx, v.id, v.name); err != nil {
 			return err
 		}
+		gone := v.id
 		v.id, v.found = "", nil
+		v.s.note(func(i *Inventory) {
+			i.Servers = slices.DeleteFunc(slices.Clone(i.Servers), func(x servers.Server) bool { return x.ID == gone })
+		})
 	}
 	switch {
 	case v.found == nil:
@@ -90,6 +108,10 @@ func (v *Server) Apply(ctx context.Context) error {
 		if err != nil && !openstack.IsConflict(err) {
 			return openstack.Wrap(err, "starting server %s", v.name)
 		}
+	case v.found.Status == "ACTIVE":
+		return fmt.Errorf("server %s is not on port %s: delete the server and run the command again", v.name, v.Port.name)
+	case !slices.Contains(passing, v.found.Status):
+		return fmt.Errorf("server %s is %s: bring it back to ACTIVE, or delete it and run the command again", v.name, v.found.Status)
 	}
 	return v.waitActive(ctx)
 }
@@ -126,7 +148,13 @@ func (v *Server) create(ctx context.Context) error {
 		body["hostname"] = v.Hostname
 		c = c.at("2.90")
 	}
-	made, err := create[servers.Server](ctx, v.s, c, birth{body, url.Values{"name": {"^" + regexp.QuoteMeta(v.name) + "$"}}})
+	made, err := create[servers.Server](ctx, v.s, c, birth{
+		body: body, find: url.Values{"name": {"^" + regexp.QuoteMeta(v.name) + "$"}},
+		ours: func(raw json.RawMessage) bool {
+			var x servers.Server
+			return json.Unmarshal(raw, &x) == nil && v.s.ownsServer(x)
+		},
+	})
 	if err != nil {
 		return err
 	}
@@ -187,7 +215,7 @@ func (s *Session) Fault(id string) string {
 
 // listServers lists the servers under the stack's name. Nova's name filter is a regular expression.
 func (s *Session) listServers(ctx context.Context) ([]servers.Server, error) {
-	return list[servers.Server](ctx, s.Cloud, serverCollection, "/detail", url.Values{"name": {"^" + regexp.QuoteMeta(s.Stack+"/")}})
+	return list[servers.Server](ctx, s.Cloud, serverCollection, url.Values{"name": {"^" + regexp.QuoteMeta(s.Stack+"/")}})
 }
 
 // deleteServer deletes a server and waits until it is gone, since until then it holds its port and its trunk.

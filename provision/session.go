@@ -46,6 +46,12 @@ type news struct {
 	notes []func(*Inventory)
 }
 
+func (n *news) clear() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.notes = nil
+}
+
 // note remembers something made or seen anew, for [Session.Inventory].
 func (s *Session) note(apply func(*Inventory)) {
 	s.made.mu.Lock()
@@ -109,6 +115,9 @@ type Base struct {
 func (s *Session) base(kind, role, name string, needs ...graph.Resource) Base {
 	return Base{s: s, key: graph.Key(kind + "." + role), name: name, needs: needs}
 }
+
+// After adds to what has to be ready before.
+func (b *Base) After(rs ...graph.Resource) { b.needs = append(b.needs, rs...) }
 
 // Key implements [graph.Resource].
 func (b *Base) Key() graph.Key { return b.key }

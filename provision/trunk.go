@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/trunks"
 
@@ -50,6 +51,6 @@ func (t *Trunk) Apply(ctx context.Context) error {
 		return openstack.Wrap(err, "creating trunk %s", t.name)
 	}
 	t.id = made.ID
-	t.s.note(func(v *Inventory) { v.Trunks = append(v.Trunks, *made) })
+	t.s.note(func(v *Inventory) { v.Trunks = append(slices.Clip(v.Trunks), *made) })
 	return nil
 }

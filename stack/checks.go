@@ -15,7 +15,7 @@ func checkDeclaration(_ context.Context, d *diagnosis) answer {
 	if err := d.config.Validate(); err != nil {
 		return failed(err, "correct the lab file or the flags")
 	}
-	return good("%d masters, %d workers", d.config.Masters.Count, d.config.Workers.Count)
+	return good("masters: %d, workers: %d", d.config.Masters.Count, d.config.Workers.Count)
 }
 
 func checkCloud(ctx context.Context, d *diagnosis) answer {

@@ -8,12 +8,10 @@ import (
 	"github.com/kuryrctl/kuryrctl/provision"
 )
 
-// Lab is everything that a stack consists of: the graph, and what others ask for by name.
+// Lab is everything that a stack consists of: the graph, and its nodes by themselves.
 type Lab struct {
-	Graph    *graph.Graph
-	Networks []*provision.Subnet // vm, pod, service
-	Nodes    []*Node             // masters first
-	API      *provision.LoadBalancer
+	Graph *graph.Graph
+	Nodes []*Node // masters first
 }
 
 // Role is what a node is for.
@@ -49,7 +47,7 @@ func (s *Stack) Design(c Config) *Lab {
 	d := &design{Stack: s, config: c, session: s.session, lab: &Lab{Graph: &graph.Graph{}}}
 	n := c.Networks
 
-	key := d.session.KeyPair(func() (string, error) { return s.local.publicKey("kuryrctl " + s.Name) })
+	key := d.session.KeyPair(func() (string, error) { return s.local.publicKey("kuryrctl " + s.Name) }, s.local.knownKey)
 	vm := d.network("vm", Network{n.VM.CIDR, n.VM.Gateway}, true)
 	pod := d.network("pod", Network{n.Pod.CIDR, n.Pod.Gateway}, false)
 	service := d.network("service", Network{n.Service.CIDR, n.Service.Gateway}, false)
@@ -66,6 +64,13 @@ func (s *Stack) Design(c Config) *Lab {
 	api := d.session.SecurityGroup("api")
 	nodes := d.session.SecurityGroup("nodes")
 	podAccess := d.session.SecurityGroup("pod_access")
+	// While the anchor exists the stack can be found by its name, so it is there before anything else.
+	key.After(vm.Network)
+	router.After(vm.Network)
+	for _, group := range []*provision.SecurityGroup{api, nodes, podAccess} {
+		group.After(vm.Network)
+	}
+	d.lab.Graph.Add(vm.Network, pod.Network, service.Network)
 	d.lab.Graph.Add(key, router, api, nodes, podAccess)
 	apiRules := d.session.SecurityRules("api", api, provision.Rule{Protocol: "tcp", Port: sshPort}, provision.Rule{Protocol: "tcp", Port: apiMember},
 		provision.Rule{Protocol: "icmp"})
@@ -76,13 +81,13 @@ func (s *Stack) Design(c Config) *Lab {
 		provision.Rule{From: n.Service.CIDR.Prefix})
 	d.lab.Graph.Add(apiRules, nodeRules, podRules)
 	d.reachable = []graph.Resource{apiRules, nodeRules}
-	d.lab.Graph.Add(vm.Network, pod.Network, service.Network, vm, pod, service)
+	d.lab.Graph.Add(vm, pod, service)
 	d.lab.Graph.Add(routerPort, vmInterface, podInterface, serviceInterface)
 
 	credential := d.session.AppCredential()
 	credential.Known, credential.Keep = s.local.hasCredential, s.local.keepCredential
+	credential.After(vm.Network)
 	d.lab.Graph.Add(credential)
-	d.lab.Networks = []*provision.Subnet{vm, pod, service}
 
 	for i := range c.Masters.Count {
 		node := d.node(Master, i, c.Masters.Flavor, vm, key, nodes, api)
@@ -103,7 +108,6 @@ func (s *Stack) Design(c Config) *Lab {
 	lb := d.session.LoadBalancer("api-lb", service, serviceInterface, members...)
 	lb.VIP, lb.Port, lb.MemberPort, lb.Provider = n.Service.APIVIP.Addr, apiListener, apiMember, c.OctaviaProvider
 	d.lab.Graph.Add(lb)
-	d.lab.API = lb
 	return d.lab
 }
 

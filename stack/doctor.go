@@ -31,7 +31,7 @@ type Finding struct {
 type check struct {
 	name  string
 	asked string
-	stage int // of checks that need no other, 0; a stage is skipped when one before it has a problem in a check marked vital
+	stage int // a stage is skipped when a vital check of one before it found a problem; 4 is about a stack that exists
 	vital bool
 	run   func(context.Context, *diagnosis) answer
 }
@@ -70,24 +70,24 @@ func Checks() (all []Finding) {
 	return all
 }
 
-// checks run in this order. Those of a stage below a vital check that failed are skipped.
+// checks run in this order.
 var checks = []check{
 	{"declaration", "can what is declared work at all?", 0, true, checkDeclaration},
-	{"cloud", "is a cloud configured, and does it let us in?", 0, true, checkCloud},
-	{"clock", "does this machine's clock agree with the cloud's?", 1, false, checkClock},
-	{"token", "does the login last as long as a run?", 1, false, checkToken},
-	{"endpoints", "does every service that is needed answer?", 1, true, checkEndpoints},
-	{"extensions", "does Neutron have what pods on trunks need?", 2, false, checkExtensions},
-	{"octavia", "is there a load balancer provider that can be used?", 2, false, checkProvider},
-	{"external-network", "is there the external network?", 2, false, checkExternal},
-	{"image", "is there the image, and is its login known?", 2, false, checkImage},
-	{"flavors", "are there the flavors, and are they big enough?", 2, false, checkFlavors},
-	{"quota", "is there room for what is missing?", 2, false, checkQuota},
-	{"addresses", "do the declared ranges overlap the external network or this machine's own routes?", 2, false, checkAddresses},
-	{"objects", "is every object of the stack as declared?", 3, false, checkObjects},
-	{"servers", "do all servers run?", 3, false, checkServers},
-	{"load-balancers", "are the load balancers in service?", 3, false, checkBalancers},
-	{"ssh", "does every node answer SSH with its pinned key?", 3, false, checkSSH},
+	{"cloud", "is a cloud configured, and does it let us in?", 1, true, checkCloud},
+	{"clock", "does this machine's clock agree with the cloud's?", 2, false, checkClock},
+	{"token", "does the login last as long as a run?", 2, false, checkToken},
+	{"endpoints", "does every service that is needed answer?", 2, true, checkEndpoints},
+	{"extensions", "does Neutron have what pods on trunks need?", 3, false, checkExtensions},
+	{"octavia", "is there a load balancer provider that can be used?", 3, false, checkProvider},
+	{"external-network", "is there the external network?", 3, false, checkExternal},
+	{"image", "is there the image, and is its login known?", 3, false, checkImage},
+	{"flavors", "are there the flavors, and are they big enough?", 3, false, checkFlavors},
+	{"quota", "is there room for what is missing?", 3, false, checkQuota},
+	{"addresses", "do the declared ranges overlap the external network or this machine's own routes?", 3, false, checkAddresses},
+	{"objects", "is every object of the stack as declared?", 4, false, checkObjects},
+	{"servers", "do all servers run?", 4, false, checkServers},
+	{"load-balancers", "are the load balancers in service?", 4, false, checkBalancers},
+	{"ssh", "does every node answer SSH with its pinned key?", 4, false, checkSSH},
 }
 
 // Diagnose runs the checks: those of the cloud, and for a named stack those of the stack too. It changes nothing. The error is
@@ -102,11 +102,11 @@ func Diagnose(ctx context.Context, name string, c Config, connect func(context.C
 	var all []Finding
 	broken := len(checks)
 	for _, c := range checks {
-		if c.stage == 3 && name == "" {
+		if c.stage == 4 && name == "" {
 			continue
 		}
 		f := Finding{Check: c.name, Asked: c.asked, Verdict: Skipped, Answer: "what it stands on has a problem"}
-		if c.stage < broken || c.stage == 0 {
+		if c.stage < broken {
 			a := c.run(ctx, d)
 			if ctx.Err() != nil {
 				return all, context.Cause(ctx)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
+	"github.com/kuryrctl/kuryrctl/internal/wait"
 	"github.com/kuryrctl/kuryrctl/provision"
 )
 
@@ -97,7 +98,7 @@ func (s *Stack) Up(ctx context.Context, c Config, o UpOptions) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	if found.KeyPair != nil && !s.local.hasKey() {
+	if (found.KeyPair != nil || len(found.Servers) > 0) && !s.local.hasKey() {
 		return nil, ErrElsewhere
 	}
 	lab := s.Design(c)
@@ -121,6 +122,8 @@ type Removal struct {
 	UUID    string             `json:"uuid,omitempty"`
 	Objects []provision.Object `json:"objects"` // in the order of deletion
 	Foreign []provision.Object `json:"foreign"` // what is not ours and stops it
+	// Hidden says what this user cannot see and therefore not remove: key pairs and application credentials belong to users.
+	Hidden string `json:"hidden,omitempty"`
 }
 
 // Removal looks what there is to remove. It needs no declaration, no local file and no living server.
@@ -129,7 +132,13 @@ func (s *Stack) Removal(ctx context.Context) (*Removal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Removal{Stack: s.Name, UUID: found.UUID(), Objects: s.session.Owned(), Foreign: s.session.Foreign()}, nil
+	r := &Removal{Stack: s.Name, UUID: found.UUID(), Objects: s.session.Owned(), Foreign: s.session.Foreign()}
+	for _, v := range found.Servers {
+		if v.UserID != "" && v.UserID != s.session.Cloud.UserID() {
+			r.Hidden = "another user (" + v.UserID + ") made the stack: that user's key pair and application credential kuryrctl-" + s.Name + "-* stay, and only that user can remove them"
+		}
+	}
+	return r, nil
 }
 
 // ErrLeftovers means that something of the stack is still there after it was removed.
@@ -141,7 +150,7 @@ func (s *Stack) Down(ctx context.Context, r *Removal, o UpOptions) error {
 		return provision.ErrForeign
 	}
 	removing := s.session.Removal().Apply(ctx, o.Parallel, o.On)
-	if ctx.Err() != nil {
+	if removing != nil && wait.Stopping(ctx) {
 		return removing
 	}
 	left, err := s.Removal(ctx)

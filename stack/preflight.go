@@ -39,7 +39,7 @@ func (s *Stack) preflight(ctx context.Context, c Config, lab *Lab) error {
 		note(errNoTrunks)
 	}
 	short, err := s.shortages(ctx, lab)
-	if note(err) && len(short) > 0 && s.admin != nil {
+	if note(err) && len(short) > 0 && s.admin != nil && problems.Len() == 0 {
 		note(s.session.RaiseQuotas(ctx, s.admin, short))
 		short = nil
 	}

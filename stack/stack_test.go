@@ -236,7 +236,7 @@ func TestDriftIsRepaired(t *testing.T) {
 	}
 }
 
-// The heart of it: whatever call a run is cut off after, the next one ends in the same state, and nothing is made twice.
+// The heart of it (how many writes a run makes can differ by a few, so a late cut may come after the last): whatever call a run is cut off after, the next one ends in the same state, and nothing is made twice.
 func TestCutAfterEveryWriteAndRunAgain(t *testing.T) {
 	t.Parallel()
 	reference := labtest.New(t, []string{"demo"})
@@ -254,7 +254,7 @@ func TestCutAfterEveryWriteAndRunAgain(t *testing.T) {
 				t.Parallel()
 				lab := labtest.New(t, []string{"demo"})
 				how.cut(lab, n)
-				if _, err := up(t, lab, "demo", stack.Defaults()); err == nil {
+				if _, err := up(t, lab, "demo", stack.Defaults()); err == nil && len(lab.Writes()) > n {
 					t.Fatal("the cut was not noticed")
 				}
 				lab.Heal()
@@ -278,7 +278,7 @@ func TestCutAfterEveryWriteAndRemove(t *testing.T) {
 			t.Parallel()
 			lab := labtest.New(t, []string{"demo"})
 			lab.CutAfter(n)
-			if _, err := up(t, lab, "demo", stack.Defaults()); err == nil {
+			if _, err := up(t, lab, "demo", stack.Defaults()); err == nil && len(lab.Writes()) > n {
 				t.Fatal("the cut was not noticed")
 			}
 			lab.Heal()
@@ -300,8 +300,9 @@ func TestRemovalCutAfterEveryWriteIsResumed(t *testing.T) {
 			t.Parallel()
 			lab := labtest.New(t, []string{"demo"})
 			mustUp(t, lab, "demo", stack.Defaults())
+			lab.ResetLog()
 			lab.CutAfter(n)
-			if err := down(t, lab, "demo"); err == nil {
+			if err := down(t, lab, "demo"); err == nil && len(lab.Writes()) > n {
 				t.Fatal("the cut was not noticed")
 			}
 			lab.Heal()

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -65,14 +64,22 @@ func (l local) hasKey() bool {
 	return err == nil
 }
 
+// knownKey is the public half if the pair is here, else "".
+func (l local) knownKey() string {
+	public, err := os.ReadFile(l.keyPath() + ".pub")
+	if err != nil || !l.hasKey() {
+		return ""
+	}
+	return string(public)
+}
+
 // publicKey returns the public half, making the key if there is none.
 func (l local) publicKey(comment string) (string, error) {
-	public, err := os.ReadFile(l.keyPath() + ".pub")
-	if err == nil && l.hasKey() {
-		return string(public), nil
+	if known := l.knownKey(); known != "" {
+		return known, nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("reading the stack's key: %w", err)
+	if l.hasKey() {
+		return "", fmt.Errorf("reading the stack's key: %s has no public half beside it; restore it with ssh-keygen -y", l.keyPath())
 	}
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return "", fmt.Errorf("making the stack's directory: %w", err)

@@ -137,7 +137,7 @@ func (s *Stack) nodes(i *provision.Inventory) []NodeView {
 	for _, p := range i.Ports {
 		name, ok := strings.CutPrefix(p.Name, s.Name+"/")
 		role, number, isNode := strings.Cut(name, "-")
-		if !ok || !isNode || role != string(Master) && role != string(Worker) || strings.Trim(number, "0123456789") != "" {
+		if !ok || !isNode || p.NetworkID != i.UUID() || p.Description != openstack.Mark(s.Name) || role != string(Master) && role != string(Worker) || strings.Trim(number, "0123456789") != "" {
 			continue
 		}
 		n := NodeView{Name: name, Role: role, PortID: p.ID}

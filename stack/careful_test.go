@@ -1,0 +1,220 @@
+package stack_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+
+	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/internal/labtest"
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
+	"github.com/kuryrctl/kuryrctl/internal/wait"
+	"github.com/kuryrctl/kuryrctl/stack"
+)
+
+// The cases in which a careless tool harms what is not its own, or loops for ever.
+
+func TestALoadBalancerOfOurNameWithoutOurMarkIsNotTouched(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	mustUp(t, lab, "demo", stack.Defaults())
+	lab.Set("loadbalancer", "demo/api-lb", "description", "somebody's")
+	lab.Set("loadbalancer", "demo/api-lb", "provisioning_status", "ERROR")
+	lab.ResetLog()
+	if _, err := up(t, lab, "demo", stack.Defaults()); err == nil {
+		t.Error("the VIP is taken, and nobody said so")
+	}
+	for _, w := range lab.Writes() {
+		if w.Method == "DELETE" {
+			t.Errorf("deleted: %+v", w)
+		}
+	}
+}
+
+func TestAProviderThatNeverDoesWhatItAcceptsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"}, openstacktest.RefuseTrees())
+	lab.Fail("POST /v2.0/lbaas/listeners", -1, 500, `{"faultstring": "boom"}`, nil)
+	_, err := up(t, lab, "demo", stack.Defaults())
+	if err == nil || !strings.Contains(err.Error(), "it has no listener: boom") {
+		t.Fatalf("got %v", err)
+	}
+	sent := 0
+	for _, w := range lab.Writes() {
+		if strings.HasSuffix(w.Path, "/listeners") {
+			sent++
+		}
+	}
+	if sent > 5 {
+		t.Errorf("the listener was asked for %d times", sent)
+	}
+	lab.Heal()
+	mustUp(t, lab, "demo", stack.Defaults())
+}
+
+func TestWhatIsStillInUseIsDeletedAgain(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	mustUp(t, lab, "demo", stack.Defaults())
+	for _, match := range []string{"DELETE /v2.0/trunks/*", "DELETE /v2.0/networks/*", "PUT /v2.0/routers/*/remove_router_interface"} {
+		lab.Fail(match, 3, 409, `{"NeutronError": {"type": "InUse", "message": "still in use", "detail": ""}}`, nil)
+	}
+	mustDown(t, lab, "demo")
+	empty(t, lab)
+}
+
+func TestAServerThatLostItsPortIsLeftToAPerson(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	mustUp(t, lab, "demo", stack.Defaults())
+	lab.Delete("trunk", "demo/worker-0")
+	lab.Delete("port", "demo/worker-0")
+	_, err := up(t, lab, "demo", stack.Defaults())
+	if err == nil || !strings.Contains(err.Error(), "server demo/worker-0 is not on port demo/worker-0: delete the server") {
+		t.Fatalf("got %v", err)
+	}
+	mustDown(t, lab, "demo")
+	empty(t, lab)
+}
+
+func TestAPausedServerIsNotWaitedForForEver(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	mustUp(t, lab, "demo", stack.Defaults())
+	lab.Set("server", "demo/worker-0", "status", "PAUSED")
+	if _, err := up(t, lab, "demo", stack.Defaults()); err == nil || !strings.Contains(err.Error(), "server demo/worker-0 is PAUSED") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestAServerThatCannotBootIsNamedWithItsFault(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"}, openstacktest.Polls(1000000)) // nothing gets ready by itself
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var got error
+	_, err := open(t, lab, "demo").Up(ctx, stack.Defaults(), stack.UpOptions{Parallel: 8, On: func(e graph.Event) {
+		switch {
+		case e.Key == "server.worker-0" && e.Kind == graph.Waiting:
+			lab.Set("server", "demo/worker-0", "fault", map[string]any{"code": 500, "message": "No valid host was found."})
+			lab.Set("server", "demo/worker-0", "status", "ERROR")
+		case e.Key == "server.worker-0" && e.Kind == graph.Error:
+			got = e.Err
+			cancel() // the others would wait for ever
+		}
+	}})
+	if err == nil || got == nil || !strings.Contains(got.Error(), "demo/worker-0 to become ACTIVE: the cloud could not boot it: No valid host was found.") {
+		t.Fatalf("got %v, and for the server %v", err, got)
+	}
+}
+
+func TestAnotherKeyUnderOurNameIsNoticedBeforeAnythingIsMade(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	mustUp(t, lab, "demo", stack.Defaults())
+	path := filepath.Join(lab.State, "stacks", lab.ProjectID(), "demo", "id_ed25519.pub")
+	if err := os.WriteFile(path, []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := open(t, lab, "demo").Plan(t.Context(), stack.Defaults())
+	if err != nil || !p.HasChanges() {
+		t.Errorf("plan sees nothing (%v)", err)
+	}
+	if _, err := up(t, lab, "demo", stack.Defaults()); err == nil || !strings.Contains(err.Error(), "made from another key") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestGroupsThatSomebodyAddedToAPortStay(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	v := mustUp(t, lab, "demo", stack.Defaults())
+	network, err := connect(t, lab).Network()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made struct {
+		Group struct{ ID string } `json:"security_group"`
+	}
+	if _, err := network.Post(t.Context(), network.ServiceURL("security-groups"), map[string]any{"security_group": map[string]any{"name": "extra"}}, &made, nil); err != nil {
+		t.Fatal(err)
+	}
+	port := network.ServiceURL("ports", v.Nodes[0].PortID)
+	only := map[string]any{"port": map[string]any{"security_groups": []string{made.Group.ID}}} // ours are gone, theirs is there
+	if _, err := network.Put(t.Context(), port, only, nil, &gophercloud.RequestOpts{OkCodes: []int{200}}); err != nil {
+		t.Fatal(err)
+	}
+	mustUp(t, lab, "demo", stack.Defaults())
+	var got struct {
+		Port struct {
+			Groups []string `json:"security_groups"`
+		}
+	}
+	if _, err := network.Get(t.Context(), port, &got, nil); err != nil || len(got.Port.Groups) != 3 {
+		t.Errorf("%v, groups %v", err, got.Port.Groups)
+	}
+}
+
+func TestTheFirstInterruptOfARemovalSaysOnlyThat(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	mustUp(t, lab, "demo", stack.Defaults())
+	s := open(t, lab, "demo")
+	r, err := s.Removal(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	close(stop)
+	if err := s.Down(wait.WithStop(t.Context(), stop), r, stack.UpOptions{}); !errors.Is(err, wait.ErrStopping) || errors.Is(err, stack.ErrLeftovers) {
+		t.Fatalf("got %v", err)
+	}
+	mustDown(t, lab, "demo")
+	empty(t, lab)
+}
+
+// An administrator sees every project. What is another's stays another's, even under the same name.
+func TestAnAdministratorDoesNotTakeAnotherProjectsStack(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	mustUp(t, lab, "demo", stack.Defaults())
+	before := left(lab)
+	admin, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake-admin", File: lab.CloudsYAML(), Backoff: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := stack.Open(admin, "demo", stack.Options{Dial: lab.Dial, State: t.TempDir(), Poll: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names, err := stack.List(t.Context(), admin); err != nil || len(names) != 0 {
+		t.Errorf("stacks of the administrator's project: %v, %v", names, err)
+	}
+	r, err := s.Removal(t.Context())
+	if err != nil || len(r.Objects) != 0 {
+		t.Fatalf("%v, would remove %v", err, r.Objects)
+	}
+	// A lost reply makes the run look for what it may have made: it must not find the other project's.
+	lab.Drop("POST /v2.0/networks", 1, openstacktest.BeforeWrite)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // its hosts answer to nobody here
+	defer cancel()
+	if _, err := s.Up(ctx, stack.Defaults(), stack.UpOptions{Parallel: 8}); err == nil {
+		t.Error("the run ended well without hosts")
+	}
+	if r, err = s.Removal(t.Context()); err != nil || len(r.Objects) == 0 {
+		t.Fatalf("%v, %v", err, r)
+	}
+	if err := s.Down(t.Context(), r, stack.UpOptions{Parallel: 8}); err != nil {
+		t.Fatal(err)
+	}
+	if after := left(lab); strings.Join(before, "\n") != strings.Join(after, "\n") {
+		t.Errorf("before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+}
