@@ -45,7 +45,7 @@ What somebody else hung on the stack's networks is not touched: it is listed, no
 		if r.Hidden != "" {
 			a.say("%s", r.Hidden)
 		}
-		if n := len(r.Foreign); n > 0 {
+		if len(r.Foreign) > 0 {
 			for _, o := range r.Foreign {
 				a.say("not of %s: %s, id %s", args[0], o, o.ID)
 			}
