@@ -64,6 +64,10 @@ func (a *AppCredential) Apply(ctx context.Context) error {
 		// If it was made, its secret is lost with the reply; the next run sees a credential without a secret and replaces it.
 		return openstack.Wrap(err, "creating application credential %s (run the command again)", a.name)
 	}
+	if openstack.IsForbidden(err) {
+		// Keystone lets a restricted application credential make no others (https://docs.openstack.org/keystone/latest/user/application_credentials.html).
+		return openstack.Wrap(err, "creating application credential %s (a login that is itself a restricted application credential cannot: use a password or an unrestricted one)", a.name)
+	}
 	if err != nil {
 		return openstack.Wrap(err, "creating application credential %s", a.name)
 	}

@@ -132,6 +132,15 @@ func TestAnotherKeyUnderOurNameIsNoticedBeforeAnythingIsMade(t *testing.T) {
 	}
 }
 
+func TestARestrictedLoginIsToldWhy(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	lab.Fail("POST /v3/users/*/application_credentials", -1, 403, `{"error": {"code": 403, "message": "You are not authorized", "title": "Forbidden"}}`, nil)
+	if _, err := up(t, lab, "demo", stack.Defaults()); err == nil || !strings.Contains(err.Error(), "restricted application credential") {
+		t.Fatalf("got %v", err)
+	}
+}
+
 func TestGroupsThatSomebodyAddedToAPortStay(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
