@@ -13,7 +13,7 @@ import (
 
 // follow passes on the progress of a first process until its cloud works. Keys of events begin with prefix.
 func (l *Lab) follow(ctx context.Context, p process, prefix string, on func(Event)) error {
-	seen := map[string]string{}
+	seen, begun := map[string]string{}, map[string]bool{}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -25,6 +25,10 @@ func (l *Lab) follow(ctx context.Context, p process, prefix string, on func(Even
 					seen[s.Name] = s.Phase
 					if e := s.event(r.Virt); e.Kind != "" {
 						e.Key = graph.Key(prefix + s.Name)
+						if ended := e.Kind == graph.Done || e.Kind == graph.Error; ended && !begun[s.Name] {
+							on(Event{Key: e.Key, Kind: graph.Started, At: e.At}) // it was quicker than the interval between two looks
+						}
+						begun[s.Name] = true
 						on(e)
 					}
 				}
