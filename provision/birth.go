@@ -203,7 +203,7 @@ type pending struct {
 
 // linger is how long the first of a bulk waits for others: resources whose needs end with one call start within microseconds of
 // each other, so this is generous, and it is short against the round trip that it saves.
-const linger = 10 * time.Millisecond
+const linger = 30 * time.Millisecond
 
 func (g *bulk) create(ctx context.Context, b birth) (json.RawMessage, error) {
 	p := &pending{birth: b, done: make(chan struct{})}
