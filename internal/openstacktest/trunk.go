@@ -91,9 +91,19 @@ func removeTrunk(q *call, t *trunk) error {
 	return nil
 }
 
-// checkSubports refuses the whole request for one bad element.
+// checkSubports refuses the whole request for one bad element. As in Neutron, what a request says twice is found before any
+// of its ports is looked at.
 func (q *call) checkSubports(t *trunk, wanted []subport) error {
 	vlans, asked, ids := map[int]bool{}, map[int]bool{}, map[string]bool{}
+	for _, s := range wanted {
+		if ids[s.PortID] {
+			return invalid("Non unique UUID for subport: '%s'.", s.PortID)
+		}
+		if asked[s.VLAN] {
+			return invalid("Segmentation ID '%d' for '%s' is not unique.", s.VLAN, s.PortID)
+		}
+		asked[s.VLAN], ids[s.PortID] = true, true
+	}
 	for _, s := range t.Subports {
 		vlans[s.VLAN] = true
 	}
@@ -102,12 +112,6 @@ func (q *call) checkSubports(t *trunk, wanted []subport) error {
 		p, err := q.portCollection().lookup(q, s.PortID)
 		if err != nil {
 			return err
-		}
-		if ids[s.PortID] {
-			return invalid("Non unique UUID for subport: '%s'.", s.PortID)
-		}
-		if asked[s.VLAN] {
-			return invalid("Segmentation ID '%d' for '%s' is not unique.", s.VLAN, s.PortID)
 		}
 		if p.ID == t.PortID {
 			return notEligible(p)
@@ -135,7 +139,6 @@ func (q *call) checkSubports(t *trunk, wanted []subport) error {
 		if vlans[s.VLAN] {
 			return neutron(http.StatusConflict, "DuplicateSubPort", "segmentation_type %s and segmentation_id %d already in use on trunk %s.", s.Type, s.VLAN, t.ID)
 		}
-		asked[s.VLAN], ids[s.PortID] = true, true
 	}
 	return nil
 }
