@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 
 	"github.com/pkg/sftp"
 )
@@ -13,6 +14,7 @@ import (
 // files serves a host's directory over SFTP, and nothing outside it. Everybody's files can be read; writing is for the user's
 // home and /tmp, because SFTP on a real host runs without sudo.
 type files struct {
+	h    *Host
 	root *os.Root
 }
 
@@ -55,7 +57,49 @@ func (f *files) OpenFile(r *sftp.Request) (sftp.WriterAtReaderAt, error) {
 			mode |= flag.mode
 		}
 	}
-	return f.root.OpenFile(name(r.Filepath), mode, 0o644)
+	file, err := f.root.OpenFile(name(r.Filepath), mode, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	return limited{file, f.h}, nil
+}
+
+// limited is a file on a disk that may be full.
+type limited struct {
+	*os.File
+	h *Host
+}
+
+func (l limited) WriteAt(p []byte, at int64) (int, error) {
+	if !l.h.take(int64(len(p))) {
+		return 0, syscall.ENOSPC
+	}
+	return l.File.WriteAt(p, at)
+}
+
+// FillDisk leaves so many bytes free on the host's disk; what is written over SFTP after that fails.
+func (h *Host) FillDisk(free int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.full, h.free = true, free
+}
+
+func (h *Host) take(n int64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.free -= n
+	return !h.full || h.free >= 0
+}
+
+func (f *files) StatVFS(*sftp.Request) (*sftp.StatVFS, error) {
+	f.h.mu.Lock()
+	defer f.h.mu.Unlock()
+	const block = 512
+	free := uint64(1 << 40)
+	if f.h.full {
+		free = uint64(max(0, f.h.free))
+	}
+	return &sftp.StatVFS{Bsize: block, Frsize: block, Blocks: 1 << 40 / block, Bfree: free / block, Bavail: free / block, Namemax: 255}, nil
 }
 
 func (f *files) Filecmd(r *sftp.Request) error {

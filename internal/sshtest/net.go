@@ -8,7 +8,7 @@
 //
 // Hosts are strict: a command that nobody scripted fails the test, files are written with the rights of the user who logged
 // in, and only that user's key is let in. They can be made to misbehave as real ones do: see [Host.Down], [Host.Hang],
-// [Host.RefuseAuth], [Host.SetHostKey], [Drop]. The package knows nothing of the project's own SSH client.
+// [Host.RefuseAuth], [Host.SetHostKey], [Host.FillDisk], [Host.SFTP], [Drop]. The package knows nothing of the project's own SSH client.
 package sshtest
 
 import (
@@ -94,11 +94,16 @@ type Host struct {
 	keepalives int
 	replies    []scripted
 	ran        []string
+	noSFTP     bool
+	transfers  map[ssh.Channel]bool // SFTP sessions
+	full       bool
+	free       int64
 }
 
 func (n *Net) newHost(name string, inside netip.Addr) *Host {
 	n.t.Helper()
-	h := &Host{Name: name, Inside: netip.AddrPortFrom(inside, 22), Dir: n.t.TempDir(), net: n, conns: map[net.Conn]*connection{}}
+	h := &Host{Name: name, Inside: netip.AddrPortFrom(inside, 22), Dir: n.t.TempDir(), net: n, conns: map[net.Conn]*connection{},
+		transfers: map[ssh.Channel]bool{}}
 	for _, dir := range []string{"etc", "tmp", "home/" + User} {
 		if err := os.MkdirAll(filepath.Join(h.Dir, dir), 0o755); err != nil {
 			n.t.Fatal(err)
@@ -195,6 +200,18 @@ func (h *Host) RefuseAuth(n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.refuse = n
+}
+
+// SFTP switches the SFTP subsystem off, which ends the sessions there are, or on again.
+func (h *Host) SFTP(on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.noSFTP = !on
+	for channel := range h.transfers {
+		if !on {
+			channel.Close()
+		}
+	}
 }
 
 // Logins is how many logins succeeded.

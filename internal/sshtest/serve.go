@@ -216,12 +216,20 @@ func (e *Exec) request(req *ssh.Request) (ok bool, start func()) {
 	case "shell":
 		return true, func() { h.run(e, "") }
 	case "subsystem":
-		if !bytes.Equal(req.Payload, ssh.Marshal(struct{ Name string }{"sftp"})) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.noSFTP || !bytes.Equal(req.Payload, ssh.Marshal(struct{ Name string }{"sftp"})) {
 			return false, nil
 		}
-		f := &files{root: h.root}
+		h.transfers[e.channel] = true
+		f := &files{h: h, root: h.root}
 		server := sftp.NewRequestServer(e.channel, sftp.Handlers{FileGet: f, FilePut: f, FileCmd: f, FileList: f})
-		return true, func() { server.Serve() } // ends when the client is gone
+		return true, func() {
+			server.Serve() // ends when the client is gone
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			delete(h.transfers, e.channel)
+		}
 	}
 	return false, nil
 }
