@@ -1,12 +1,12 @@
-// Package ssh reaches hosts: it owns their pinned identity, connections (also through a jump host), commands and sessions on
-// them, and the rotation of the host key a server was born with. x/crypto/ssh lives only here.
+// Package ssh reaches hosts: it owns their pinned identity, connections (also through a jump host), commands, uploads and sessions on
+// them, and the rotation of the host key a server was born with. x/crypto/ssh and SFTP live only here.
 //
 // It never accepts a host key that is not pinned: there is no first use to trust and no switch to turn the check off. It does
 // not know what is done on hosts, nor how OpenStack makes them. The key comes in through cloud-init; for a server that was
 // made without us it can be read from the console log (between BEGIN and END SSH HOST KEY KEYS), which the cloud
 // authenticates; that is a person's work, whose result goes into [Pins].
 //
-// Start reading at [Dial], then [Client.Run], [WaitReady], [Rotate].
+// Start reading at [Dial], then [Client.Run], [Client.Put], [WaitReady], [Rotate].
 package ssh
 
 import (
@@ -99,6 +99,7 @@ type Client struct {
 
 	mu     sync.Mutex
 	closed bool
+	files  *sftpSession // nil until the first transfer
 	wg     sync.WaitGroup
 }
 
