@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -55,6 +56,11 @@ type Config struct {
 	Timeout   time.Duration // for connecting, handshake and authentication together; 0 is 30 s
 	Keepalive time.Duration // between two keepalives; 0 is 10 s
 	Log       *slog.Logger  // nil logs nothing
+
+	// Transcript, if set, keeps what was done on the host: of every [Client.Run] time, script, outputs, exit status and
+	// duration, of every [Client.Put] what was put. What goes to standard input never comes there. Each record is one Write, and
+	// there is one at a time; a Write that fails is logged.
+	Transcript io.Writer
 }
 
 func (c Config) withDefaults() Config {
@@ -101,6 +107,8 @@ type Client struct {
 	closed bool
 	files  *sftpSession // nil until the first transfer
 	wg     sync.WaitGroup
+
+	recording sync.Mutex
 }
 
 // Dial connects and authenticates. The context (and cfg.Timeout) covers name, TCP, banner, key exchange and authentication,

@@ -20,6 +20,13 @@ type Command struct {
 	Line  string
 	Stdin io.Reader // nil is empty; Run reads it to its end, or until the command or the context ends
 	Sudo  bool      // run as root with "sudo -n", which fails where a password would be asked for
+
+	// Stdout, if set, gets standard output as it comes, in the place of [Output]. A Write that fails ends the command as the
+	// end of the context does, and Run gives its error. There is no Write after Run has returned: one that blocks holds it.
+	Stdout io.Writer
+
+	// Secret says that standard output is a secret: neither the transcript nor an error has it. Standard error stays in both.
+	Secret bool
 }
 
 // Output is what a command printed.
@@ -51,24 +58,38 @@ func (e *RunError) Error() string {
 // of the user and not at all for root: what runs as root may go on, so a step that must not run twice at once takes a lock on
 // the host.
 func (c *Client) Run(ctx context.Context, cmd Command) (Output, error) {
+	begin := time.Now()
+	out, err := c.run(ctx, cmd)
+	c.recordRun(begin, cmd, out, err)
+	return out, err
+}
+
+// run is Run without a record.
+func (c *Client) run(ctx context.Context, cmd Command) (Output, error) {
 	line := cmd.Line
 	if cmd.Sudo && c.cfg.User != "root" { // root may live on a host without sudo
 		line = "sudo -n -- sh -c " + Quote(line)
 	}
-	var out struct{ stdout, stderr output }
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stdout, stderr := &output{to: cmd.Stdout, broken: cancel}, &output{}
 	begin := time.Now()
 	err := c.inSession(ctx, func(s *cryptossh.Session) error {
-		s.Stdin, s.Stdout, s.Stderr = cmd.Stdin, &out.stdout, &out.stderr
+		s.Stdin, s.Stdout, s.Stderr = cmd.Stdin, stdout, stderr
 		return s.Run(line)
 	})
-	result := Output{Stdout: out.stdout.String(), Stderr: out.stderr.String()}
+	result := Output{Stdout: stdout.end(), Stderr: stderr.end()}
 	status, ended := exitStatus(err)
 	c.log.Debug("ran", "command", brief(cmd.Line), "status", status, "took", time.Since(begin), "err", err)
 	switch {
 	case ended && status == 0:
 		return result, nil
 	case ended:
-		last := strings.TrimSpace(lastLines(result.Stdout, errorLines) + "\n" + lastLines(result.Stderr, errorLines))
+		shown := lastLines(result.Stdout, errorLines)
+		if cmd.Secret {
+			shown = ""
+		}
+		last := strings.TrimSpace(shown + "\n" + lastLines(result.Stderr, errorLines))
 		return result, &RunError{Host: c.cfg.Node, Command: cmd.Line, Status: status, Output: last}
 	}
 	return result, fmt.Errorf("running %s on %s: %w", brief(cmd.Line), c.cfg.Node, err)
@@ -121,21 +142,38 @@ func exitStatus(err error) (status int, ended bool) {
 	return -1, false
 }
 
-// output collects what a command prints. It is read while a session that was given up may still write.
+// output collects what a command prints, or hands it on. A session that was given up may still write, and is not heard.
 type output struct {
+	to     io.Writer // nil to collect
+	broken func(error)
+
 	mu  sync.Mutex
 	buf bytes.Buffer
+	off bool
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.buf.Write(p)
+	switch {
+	case o.off:
+		return len(p), nil // an error would leave the rest unread, and the command waiting
+	case o.to == nil:
+		return o.buf.Write(p)
+	}
+	n, err := o.to.Write(p)
+	if err != nil {
+		o.off = true
+		o.broken(fmt.Errorf("passing its output on: %w", err))
+	}
+	return n, err
 }
 
-func (o *output) String() string {
+// end returns what was collected and takes no more.
+func (o *output) end() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.off = true
 	return o.buf.String()
 }
 

@@ -64,6 +64,7 @@ func (c *Client) Put(ctx context.Context, u Upload) (sent bool, err error) {
 		sent, err = c.put(ctx, u)
 	}
 	c.log.Debug("put", "path", u.Path, "size", u.Size, "sent", sent, "took", time.Since(begin), "err", err)
+	c.recordPut(begin, u, sent, err)
 	if err != nil {
 		return sent, fmt.Errorf("uploading %s to %s: %w", u.Path, c.cfg.Node, err)
 	}
@@ -87,7 +88,7 @@ func (c *Client) put(ctx context.Context, u Upload) (sent bool, err error) {
 	dir := path.Dir(u.Path)
 	name := sha256.Sum256([]byte(u.Path)) // a name made of the path may be too long
 	temp := fmt.Sprintf("%s/.kuryrctl-%x-", strings.TrimSuffix(dir, "/"), name[:8])
-	out, err := c.Run(ctx, Command{Line: fmt.Sprintf("# look for %s\nfile=%s dir=%s left=%s age=%d want=%s mode=%o\n%s",
+	out, err := c.run(ctx, Command{Line: fmt.Sprintf("# look for %s\nfile=%s dir=%s left=%s age=%d want=%s mode=%o\n%s",
 		oneLine(u.Path), Quote(u.Path), Quote(dir), Quote(path.Base(temp)+"*"), abandoned, u.SHA256, u.Mode, lookScript)})
 	if err != nil {
 		return false, err
@@ -175,7 +176,7 @@ func oneLine(s string) string { return strings.ReplaceAll(s, "\n", " ") }
 // verifyThere asks the host for the digest: of many writes under way any one may have failed or been cut short by a full disk,
 // and then there are holes.
 func (c *Client) verifyThere(ctx context.Context, u Upload, temp string) error {
-	out, err := c.Run(ctx, Command{Line: fmt.Sprintf("# check what came of %s\nsha256sum <%s", oneLine(u.Path), Quote(temp))})
+	out, err := c.run(ctx, Command{Line: fmt.Sprintf("# check what came of %s\nsha256sum <%s", oneLine(u.Path), Quote(temp))})
 	if err != nil {
 		return err
 	}
