@@ -27,6 +27,7 @@ var rooms = map[string][]string{
 	"k8s.io/api":                            {"bootstrap/cluster", "internal/clustertest"},
 	"k8s.io/apimachinery":                   {"bootstrap/cluster", "internal/clustertest"},
 	"k8s.io/klog":                           {"bootstrap/cluster"},
+	"github.com/google/go-containerregistry": {"bootstrap/bundle"},
 }
 
 // floors says which of our packages each may import; what is not listed may be imported by anybody.
@@ -38,6 +39,7 @@ var floors = map[string][]string{
 	"bootstrap/cluster": {"stack", "cmd/kuryrctl"},
 	"templates":         {"stack"},
 	"templates/lab":     {"bootstrap/cloud"},
+	"bootstrap/bundle": {"stack", "cmd/kuryrctl", "internal/makebundle"},
 }
 
 type goPackage struct {
