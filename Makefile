@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 BIN     := bin/kuryrctl
 SOURCES := $(shell git ls-files '*.go' 'templates/**' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build test fmt vet staticcheck unit e2e lab reference fuzz clean
+.PHONY: help build test fmt vet staticcheck unit e2e lab reference fuzz bundle clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ e2e: build ## the tests on the lab cloud, which is brought up if it is not (need
 lab: build ## from nothing to a stack on a real OpenStack on this machine (needs root)
 	$(BIN) cloud up --install
 	$(BIN) --cloud lab stack demo -f examples/minimal.yaml --timings
+
+bundle: ## bin/bundle.tar, the nodes' software from the Go module proxy and Debian (ARCH=arm64 for another architecture)
+	$(GO) run ./internal/makebundle -o bin/bundle.tar $(if $(ARCH),-arch $(ARCH))
 
 reference: ## write docs/reference anew from the commands
 	$(GO) test ./cmd/kuryrctl -run Reference -update
