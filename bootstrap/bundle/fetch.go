@@ -1,0 +1,396 @@
+package bundle
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/mod/semver"
+	"golang.org/x/sync/errgroup"
+)
+
+// ErrUnreachable says that a release site could not be spoken to at all. Its text has the ways out.
+var ErrUnreachable = errors.New("the release sites cannot be reached; bring a bundle along with --bundle FILE: `kuryrctl bundle create` makes one " +
+	"on a machine with a network, `make bundle` in a checkout from the Go module proxy and Debian")
+
+// Source is where a release is fetched from.
+type Source struct {
+	Kubernetes string // URL of dl.k8s.io or a mirror of it
+	GitHub     string // URL of github.com, for the releases of containerd, runc, the CNI plugins and cri-tools
+	Registry   string // host of registry.k8s.io or a mirror of it; images keep their names
+
+	// Stall is how long a download may bring nothing before it is given up.
+	Stall time.Duration
+}
+
+// Upstream is where the projects themselves publish.
+func Upstream() Source {
+	return Source{Kubernetes: "https://dl.k8s.io", GitHub: "https://github.com", Registry: registry, Stall: time.Minute}
+}
+
+// fetchRecipe is part of the name of a fetched bundle. Raise it when the code here changes what is in one.
+const fetchRecipe = 1
+
+// Fetch returns the path of a bundle of that release in the cache (see CacheDir), fetched from src if it is not there. The version
+// may be exact ("v1.37.2"), a minor ("v1.37"), or "", the newest stable release that this kuryrctl knows; of the latter two src
+// is asked what they are. Every file is held against the checksum that its project publishes. Progress gets a line for each
+// thing that is fetched, one at a time, and may be nil. What was fetched whole is not fetched again after a failure.
+func Fetch(ctx context.Context, src Source, version, arch string, progress func(string)) (string, error) {
+	f := &fetcher{src: src, arch: arch, client: &http.Client{Transport: impatient{http.DefaultTransport, src.Stall}}}
+	if progress != nil {
+		var one sync.Mutex
+		f.tell = func(line string) {
+			one.Lock()
+			defer one.Unlock()
+			progress(line)
+		}
+	} else {
+		f.tell = func(string) {}
+	}
+	var err error
+	if f.version, err = f.resolve(ctx, version); err != nil {
+		return "", err
+	}
+	if f.third, err = VersionsFor(f.version); err != nil {
+		return "", err
+	}
+	recipe := sha256.Sum256(fmt.Appendf(nil, "%d %+v %v", fetchRecipe, f.third, Plugins()))
+	key := fmt.Sprintf("upstream-%s-%s-%x", f.version, arch, recipe[:4])
+	return Cached(ctx, key, func(scratch, path string) error {
+		if err := f.fetch(ctx, scratch, path); err != nil {
+			return fmt.Errorf("fetching Kubernetes %s for %s: %w", f.version, arch, err)
+		}
+		return nil
+	})
+}
+
+// fetcher fetches one release.
+type fetcher struct {
+	src           Source
+	version, arch string
+	third         Versions
+	client        *http.Client
+	tell          func(string)
+}
+
+// resolve makes an exact version of what was asked for.
+func (f *fetcher) resolve(ctx context.Context, version string) (string, error) {
+	if version == "" {
+		newest, err := f.stable(ctx, "stable.txt")
+		if err != nil {
+			return "", err
+		}
+		if _, err := VersionsFor(newest); err == nil {
+			return newest, nil
+		}
+		known := knownMinors()
+		version = known[len(known)-1] // upstream is ahead of this program
+	}
+	if !strings.HasPrefix(version, "v") {
+		version = "v" + version
+	}
+	if !semver.IsValid(version) {
+		return "", fmt.Errorf("reading the version of Kubernetes: %q is none, such as v1.37.2 or v1.37", version)
+	}
+	if version != semver.MajorMinor(version) {
+		return version, nil
+	}
+	if _, err := VersionsFor(version); err != nil {
+		return "", err
+	}
+	return f.stable(ctx, "stable-"+strings.TrimPrefix(version, "v")+".txt")
+}
+
+func (f *fetcher) stable(ctx context.Context, file string) (string, error) {
+	from := f.src.Kubernetes + "/release/" + file
+	text, err := f.text(ctx, from)
+	if err != nil {
+		return "", fmt.Errorf("asking for the newest Kubernetes: %w", err)
+	}
+	if text = strings.TrimSpace(text); !semver.IsValid(text) || text == semver.MajorMinor(text) {
+		return "", fmt.Errorf("asking for the newest Kubernetes: %s says %.40q, which is no version", from, text)
+	}
+	return text, nil
+}
+
+// download is a file of a release and where its checksum is.
+type download struct {
+	url, sums string
+	archive   string            // the archive of the bundle that it is for
+	takes     map[string]string // path in the bundle by path in the tar.gz; for a plain file, that path under ""
+}
+
+func (f *fetcher) downloads() (all []download) {
+	github := func(project, version, file, sums string, takes map[string]string) {
+		base := f.src.GitHub + "/" + project + "/releases/download/" + version + "/"
+		all = append(all, download{url: base + file, sums: base + sums, archive: "runtime", takes: takes})
+	}
+	containerd := fmt.Sprintf("containerd-%s-linux-%s.tar.gz", strings.TrimPrefix(f.third.Containerd, "v"), f.arch)
+	github("containerd/containerd", f.third.Containerd, containerd, containerd+".sha256sum", map[string]string{
+		"bin/containerd": "usr/local/bin/containerd", "bin/containerd-shim-runc-v2": "usr/local/bin/containerd-shim-runc-v2", "bin/ctr": "usr/local/bin/ctr"})
+	github("opencontainers/runc", f.third.Runc, "runc."+f.arch, "runc.sha256sum", map[string]string{"": "usr/local/bin/runc"})
+	plugins := map[string]string{}
+	for _, plugin := range Plugins() {
+		plugins[path.Base(plugin)] = "opt/cni/bin/" + path.Base(plugin)
+	}
+	cni := fmt.Sprintf("cni-plugins-linux-%s-%s.tgz", f.arch, f.third.Plugins)
+	github("containernetworking/plugins", f.third.Plugins, cni, cni+".sha256", plugins)
+	crictl := fmt.Sprintf("crictl-%s-linux-%s.tar.gz", f.third.Crictl, f.arch)
+	github("kubernetes-sigs/cri-tools", f.third.Crictl, crictl, crictl+".sha256", map[string]string{"crictl": "usr/local/bin/crictl"})
+	for _, program := range []string{"kubeadm", "kubelet", "kubectl"} {
+		from := fmt.Sprintf("%s/release/%s/bin/linux/%s/%s", f.src.Kubernetes, f.version, f.arch, program)
+		all = append(all, download{url: from, sums: from + ".sha256", archive: "kubernetes", takes: map[string]string{"": "usr/local/bin/" + program}})
+	}
+	return all
+}
+
+func (f *fetcher) fetch(ctx context.Context, scratch, to string) error {
+	kept := filepath.Join(scratch, "downloads")
+	if err := os.MkdirAll(kept, 0o755); err != nil {
+		return err
+	}
+	downloads := f.downloads()
+	sums := make([]string, len(downloads))
+	group, each := errgroup.WithContext(ctx)
+	group.SetLimit(4)
+	for i, d := range downloads {
+		group.Go(func() (err error) {
+			sums[i], err = f.get(each, d, filepath.Join(kept, path.Base(d.url)))
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return err
+	}
+	b, err := NewBuilder(filepath.Join(scratch, "bundle"), f.version, f.arch)
+	if err != nil {
+		return err
+	}
+	archives := map[string][]File{}
+	for i, d := range downloads {
+		b.NoteDownload(d.url, sums[i])
+		files, err := unpack(filepath.Join(kept, path.Base(d.url)), filepath.Join(scratch, "files"), d.takes)
+		if err != nil {
+			return fmt.Errorf("unpacking %s: %w", d.url, err)
+		}
+		archives[d.archive] = append(archives[d.archive], files...)
+	}
+	for _, archive := range []string{"runtime", "kubernetes"} {
+		if err := b.AddArchive(ctx, archive, archives[archive]); err != nil {
+			return err
+		}
+	}
+	if err := f.pull(ctx, b); err != nil {
+		return err
+	}
+	return b.Write(ctx, to)
+}
+
+// pull copies the images as they are.
+func (f *fetcher) pull(ctx context.Context, b *Builder) error {
+	type image struct {
+		ref          string
+		controlPlane bool
+	}
+	for _, i := range []image{
+		{f.third.PauseImage(), false}, {f.third.CoreDNSImage(), false},
+		{ComponentImage("kube-apiserver", f.version), true}, {ComponentImage("kube-controller-manager", f.version), true},
+		{ComponentImage("kube-scheduler", f.version), true}, {f.third.EtcdImage(), true},
+	} {
+		f.tell(i.ref)
+		from, err := name.ParseReference(f.src.Registry + strings.TrimPrefix(i.ref, registry))
+		if err != nil {
+			return fmt.Errorf("reading the name of the registry: %w", err)
+		}
+		img, err := remote.Image(from, remote.WithContext(ctx), remote.WithTransport(f.client.Transport), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: f.arch}))
+		if err == nil {
+			err = forArch(img, f.arch)
+		}
+		if err == nil {
+			err = b.AddImage(i.ref, i.controlPlane, img)
+		}
+		if err != nil {
+			return f.told(ctx, fmt.Errorf("pulling %s: %w", from, err))
+		}
+		digest, err := img.Digest()
+		if err != nil {
+			return err
+		}
+		b.NoteDownload("https://"+from.Context().Digest(digest.String()).String(), digest.Hex)
+	}
+	return nil
+}
+
+// forArch refuses an image for other machines, which a registry may give where it has only one.
+func forArch(img v1.Image, arch string) error {
+	config, err := img.ConfigFile()
+	if err == nil && config.Architecture != arch {
+		err = fmt.Errorf("the image is for %s, not for %s", config.Architecture, arch)
+	}
+	return err
+}
+
+// get downloads a file, or finds it downloaded, and returns its sha256, which is the published one.
+func (f *fetcher) get(ctx context.Context, d download, to string) (string, error) {
+	text, err := f.text(ctx, d.sums)
+	if err != nil {
+		return "", fmt.Errorf("asking for the checksum of %s: %w", path.Base(d.url), err)
+	}
+	want, err := published(text, path.Base(d.url))
+	if err != nil {
+		return "", fmt.Errorf("reading %s: %w", d.sums, err)
+	}
+	if got, err := sumOf(to); err == nil && got == want {
+		return want, nil
+	}
+	f.tell(d.url)
+	partial := to + ".partial"
+	sum := sha256.New()
+	err = f.body(ctx, d.url, func(body io.Reader) error {
+		return writeFile(partial, func(w io.Writer) error {
+			_, err := io.Copy(io.MultiWriter(w, sum), body)
+			return err
+		})
+	})
+	if got := hex.EncodeToString(sum.Sum(nil)); err == nil && got != want {
+		err = fmt.Errorf("downloading %s: its sha256 is %s, and %s says %s; it is damaged or not what the project has published", d.url, got, d.sums, want)
+	}
+	if err != nil {
+		return "", errors.Join(err, removed(partial))
+	}
+	return want, os.Rename(partial, to)
+}
+
+// published finds the sum of a file in what a project publishes: the sum alone, or lines of sum and name.
+func published(text, file string) (string, error) {
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || len(fields) == 2 && path.Base(strings.TrimPrefix(fields[1], "*")) != file {
+			continue
+		}
+		if sum, err := hex.DecodeString(fields[0]); err != nil || len(sum) != sha256.Size || len(fields) > 2 {
+			return "", fmt.Errorf("%.80q is no sha256 checksum", strings.TrimSpace(line))
+		}
+		return strings.ToLower(fields[0]), nil
+	}
+	return "", fmt.Errorf("it has no checksum of %s", file)
+}
+
+func sumOf(file string) (string, error) {
+	r, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, r)
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// text gets a small file.
+func (f *fetcher) text(ctx context.Context, from string) (text string, err error) {
+	err = f.body(ctx, from, func(body io.Reader) error {
+		all, err := io.ReadAll(io.LimitReader(body, 1<<20))
+		text = string(all)
+		return err
+	})
+	return text, err
+}
+
+// body gets a file and lets use read it.
+func (f *fetcher) body(ctx context.Context, from string, use func(io.Reader) error) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := f.client.Do(req)
+	if err != nil {
+		return f.told(ctx, fmt.Errorf("downloading %s: %w", from, err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("downloading %s: the server says %s", from, resp.Status)
+	}
+	if err := use(resp.Body); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return fmt.Errorf("downloading %s: %w", from, err)
+	}
+	return nil
+}
+
+// told adds the ways out to the error of a conversation that never began. That of one which was ended is why.
+func (f *fetcher) told(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if _, ok := errors.AsType[*url.Error](err); ok {
+		return fmt.Errorf("%w: %w", err, ErrUnreachable)
+	}
+	return err
+}
+
+// unpack makes files of a download: of those in a tar.gz that are asked for, or of the file itself.
+func unpack(from, dir string, takes map[string]string) (files []File, err error) {
+	if place, plain := takes[""]; plain {
+		return []File{{Path: place, From: from}}, nil
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return nil, err
+	}
+	missing := maps.Clone(takes)
+	for t := tar.NewReader(z); ; {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		place, ok := missing[path.Clean(h.Name)]
+		if !ok || h.Typeflag != tar.TypeReg {
+			continue
+		}
+		delete(missing, path.Clean(h.Name))
+		to := filepath.Join(dir, place)
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return nil, err
+		}
+		if err := writeFile(to, func(w io.Writer) error { _, err := io.Copy(w, t); return err }); err != nil {
+			return nil, err
+		}
+		files = append(files, File{Path: place, From: to})
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("it has no %s", strings.Join(slices.Sorted(maps.Keys(missing)), ", "))
+	}
+	return files, nil
+}
