@@ -254,7 +254,23 @@ func (d *deletion) Observe(context.Context) (graph.State, error) {
 func (d *deletion) Apply(ctx context.Context) error { return d.how(ctx, d.s, d.o) }
 
 // Removal is a graph that removes everything the session's inventory holds of the stack, stage by stage.
-func (s *Session) Removal() *graph.Graph {
+func (s *Session) Removal() *graph.Graph { return s.removal(func(Object) bool { return true }) }
+
+// RemovalOf is a graph that removes what belongs to servers of these roles: the servers, their trunks, ports and subports.
+func (s *Session) RemovalOf(roles ...string) *graph.Graph {
+	names, subports := map[string]bool{}, map[string]bool{}
+	for _, r := range roles {
+		names[s.Name(r)] = true
+	}
+	for _, t := range s.found.Trunks {
+		for _, p := range t.Subports {
+			subports[p.PortID] = names[t.Name]
+		}
+	}
+	return s.removal(func(o Object) bool { return names[o.Name] || subports[o.ID] })
+}
+
+func (s *Session) removal(wanted func(Object) bool) *graph.Graph {
 	var g graph.Graph
 	seen := map[graph.Key]bool{} // names are not unique
 	var before []graph.Resource
@@ -262,6 +278,9 @@ func (s *Session) Removal() *graph.Graph {
 		var now []graph.Resource
 		for _, k := range stage {
 			for _, o := range k.owned(s, s.found) {
+				if !wanted(o) {
+					continue
+				}
 				key := graph.Key(o.Kind + " " + o.Name)
 				if seen[key] || o.Name == "" {
 					key = graph.Key(o.Kind + " " + o.ID)

@@ -62,6 +62,14 @@ func (s *Session) LoadBalancer(role string, n *Subnet, via *RouterInterface, mem
 	return l
 }
 
+// vipPort is the id of the port that holds the VIP; "" until the load balancer exists.
+func (l *LoadBalancer) vipPort() string {
+	if l.found == nil {
+		return ""
+	}
+	return l.found.VipPortID
+}
+
 // Observe implements [graph.Resource].
 func (l *LoadBalancer) Observe(ctx context.Context) (graph.State, error) {
 	found, err := sole("load balancer", l.name, l.s.found.LoadBalancers,
