@@ -14,6 +14,10 @@ func render(name, text string, data any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parsing template %s: %w", name, err)
 	}
+	return execute(t, name, data)
+}
+
+func execute(t *template.Template, name string, data any) ([]byte, error) {
 	var out bytes.Buffer
 	if err := t.Execute(&out, data); err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", name, err)
