@@ -16,30 +16,31 @@ const module = "github.com/kuryrctl/kuryrctl"
 
 // rooms says where each third-party library may be used: one place each, so that replacing one is the change of one room.
 var rooms = map[string][]string{
-	"github.com/spf13/cobra":                {"cmd/kuryrctl"},
-	"github.com/spf13/viper":                {"cmd/kuryrctl"},
-	"charm.land/lipgloss/v2":                {"cmd/kuryrctl"},
-	"golang.org/x/crypto/ssh":               {"bootstrap/ssh", "internal/sshtest", "internal/labtest"},
-	"github.com/pkg/sftp":                   {"bootstrap/ssh", "internal/sshtest"},
-	"github.com/gophercloud/gophercloud/v2": {"internal/openstack", "provision", "stack", "bootstrap/cloud"}, // stack: the type of an image; cloud: its first users and networks
-	"github.com/hashicorp/go-multierror":    {"stack"},
-	"k8s.io/client-go":                      {"bootstrap/cluster"},
-	"k8s.io/api":                            {"bootstrap/cluster", "internal/clustertest"},
-	"k8s.io/apimachinery":                   {"bootstrap/cluster", "internal/clustertest"},
-	"k8s.io/klog":                           {"bootstrap/cluster"},
-	"github.com/google/go-containerregistry": {"bootstrap/bundle"},
+	"github.com/spf13/cobra":                 {"cmd/kuryrctl"},
+	"github.com/spf13/viper":                 {"cmd/kuryrctl"},
+	"charm.land/lipgloss/v2":                 {"cmd/kuryrctl"},
+	"golang.org/x/crypto/ssh":                {"bootstrap/ssh", "internal/sshtest", "internal/labtest"},
+	"github.com/pkg/sftp":                    {"bootstrap/ssh", "internal/sshtest"},
+	"github.com/gophercloud/gophercloud/v2":  {"internal/openstack", "provision", "stack", "bootstrap/cloud"}, // stack: the type of an image; cloud: its first users and networks
+	"github.com/hashicorp/go-multierror":     {"stack"},
+	"k8s.io/client-go":                       {"bootstrap/cluster"},
+	"k8s.io/api":                             {"bootstrap/cluster", "internal/clustertest"},
+	"k8s.io/apimachinery":                    {"bootstrap/cluster", "internal/clustertest"},
+	"k8s.io/klog":                            {"bootstrap/cluster"},
+	"github.com/google/go-containerregistry": {"bootstrap/bundle", "internal/upstreamtest", "internal/makebundle"},
 }
 
 // floors says which of our packages each may import; what is not listed may be imported by anybody.
 var floors = map[string][]string{
 	"stack":             {"cmd/kuryrctl"},
 	"provision":         {"stack", "cmd/kuryrctl"},
-	"bootstrap/ssh":     {"stack", "cmd/kuryrctl"},
+	"bootstrap":         {"stack"},
+	"bootstrap/ssh":     {"bootstrap", "stack", "cmd/kuryrctl"},
 	"bootstrap/cloud":   {"cmd/kuryrctl"},
-	"bootstrap/cluster": {"stack", "cmd/kuryrctl"},
-	"templates":         {"stack"},
+	"bootstrap/cluster": {"bootstrap", "stack", "cmd/kuryrctl"},
+	"templates":         {"bootstrap", "stack"},
 	"templates/lab":     {"bootstrap/cloud"},
-	"bootstrap/bundle": {"stack", "cmd/kuryrctl", "internal/makebundle"},
+	"bootstrap/bundle":  {"bootstrap", "stack", "cmd/kuryrctl", "internal/makebundle"},
 }
 
 type goPackage struct {

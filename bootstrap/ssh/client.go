@@ -199,6 +199,16 @@ func (c *Client) handshake(raw net.Conn) error {
 	return nil
 }
 
+// Lost reports whether the connection has ended.
+func (c *Client) Lost() bool {
+	select {
+	case <-c.dead:
+		return true
+	default:
+		return false
+	}
+}
+
 // HostKey is the key the host proved to have, as an authorized_keys line.
 func (c *Client) HostKey() string { return c.hostKey }
 
