@@ -24,11 +24,11 @@ import (
 func TestALoadBalancerOfOurNameWithoutOurMarkIsNotTouched(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	lab.Set("loadbalancer", "demo/api-lb", "description", "somebody's")
 	lab.Set("loadbalancer", "demo/api-lb", "provisioning_status", "ERROR")
 	lab.ResetLog()
-	if _, err := up(t, lab, "demo", stack.Defaults()); err == nil {
+	if _, err := up(t, lab, "demo", servers()); err == nil {
 		t.Error("the VIP is taken, and nobody said so")
 	}
 	for _, w := range lab.Writes() {
@@ -42,7 +42,7 @@ func TestAProviderThatNeverDoesWhatItAcceptsIsGivenUp(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"}, openstacktest.RefuseTrees())
 	lab.Fail("POST /v2.0/lbaas/listeners", -1, 500, `{"faultstring": "boom"}`, nil)
-	_, err := up(t, lab, "demo", stack.Defaults())
+	_, err := up(t, lab, "demo", servers())
 	if err == nil || !strings.Contains(err.Error(), "it has no listener: boom") {
 		t.Fatalf("got %v", err)
 	}
@@ -56,13 +56,13 @@ func TestAProviderThatNeverDoesWhatItAcceptsIsGivenUp(t *testing.T) {
 		t.Errorf("the listener was asked for %d times", sent)
 	}
 	lab.Heal()
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 }
 
 func TestWhatIsStillInUseIsDeletedAgain(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	for _, match := range []string{"DELETE /v2.0/trunks/*", "DELETE /v2.0/networks/*", "PUT /v2.0/routers/*/remove_router_interface"} {
 		lab.Fail(match, 3, 409, `{"NeutronError": {"type": "InUse", "message": "still in use", "detail": ""}}`, nil)
 	}
@@ -73,10 +73,10 @@ func TestWhatIsStillInUseIsDeletedAgain(t *testing.T) {
 func TestAServerThatLostItsPortIsLeftToAPerson(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	lab.Delete("trunk", "demo/worker-0")
 	lab.Delete("port", "demo/worker-0")
-	_, err := up(t, lab, "demo", stack.Defaults())
+	_, err := up(t, lab, "demo", servers())
 	if err == nil || !strings.Contains(err.Error(), "server demo/worker-0 is not on port demo/worker-0: delete the server") {
 		t.Fatalf("got %v", err)
 	}
@@ -87,9 +87,9 @@ func TestAServerThatLostItsPortIsLeftToAPerson(t *testing.T) {
 func TestAPausedServerIsNotWaitedForForEver(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	lab.Set("server", "demo/worker-0", "status", "PAUSED")
-	if _, err := up(t, lab, "demo", stack.Defaults()); err == nil || !strings.Contains(err.Error(), "server demo/worker-0 is PAUSED") {
+	if _, err := up(t, lab, "demo", servers()); err == nil || !strings.Contains(err.Error(), "server demo/worker-0 is PAUSED") {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -100,7 +100,7 @@ func TestAServerThatCannotBootIsNamedWithItsFault(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var got error
-	_, err := open(t, lab, "demo").Up(ctx, stack.Defaults(), stack.UpOptions{Parallel: 8, On: func(e graph.Event) {
+	_, err := open(t, lab, "demo").Up(ctx, servers(), stack.UpOptions{Parallel: 8, On: func(e graph.Event) {
 		switch {
 		case e.Key == "server.worker-0" && e.Kind == graph.Waiting:
 			lab.Set("server", "demo/worker-0", "fault", map[string]any{"code": 500, "message": "No valid host was found."})
@@ -118,16 +118,16 @@ func TestAServerThatCannotBootIsNamedWithItsFault(t *testing.T) {
 func TestAnotherKeyUnderOurNameIsNoticedBeforeAnythingIsMade(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	path := filepath.Join(lab.State, "stacks", lab.ProjectID(), "demo", "id_ed25519.pub")
 	if err := os.WriteFile(path, []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p, err := open(t, lab, "demo").Plan(t.Context(), stack.Defaults())
+	p, err := open(t, lab, "demo").Plan(t.Context(), servers())
 	if err != nil || !p.HasChanges() {
 		t.Errorf("plan sees nothing (%v)", err)
 	}
-	if _, err := up(t, lab, "demo", stack.Defaults()); err == nil || !strings.Contains(err.Error(), "made from another key") {
+	if _, err := up(t, lab, "demo", servers()); err == nil || !strings.Contains(err.Error(), "made from another key") {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -136,7 +136,7 @@ func TestARestrictedLoginIsToldWhy(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
 	lab.Fail("POST /v3/users/*/application_credentials", -1, 403, `{"error": {"code": 403, "message": "You are not authorized", "title": "Forbidden"}}`, nil)
-	if _, err := up(t, lab, "demo", stack.Defaults()); err == nil || !strings.Contains(err.Error(), "restricted application credential") {
+	if _, err := up(t, lab, "demo", servers()); err == nil || !strings.Contains(err.Error(), "restricted application credential") {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -144,7 +144,7 @@ func TestARestrictedLoginIsToldWhy(t *testing.T) {
 func TestGroupsThatSomebodyAddedToAPortStay(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	v := mustUp(t, lab, "demo", stack.Defaults())
+	v := mustUp(t, lab, "demo", servers())
 	network, err := connect(t, lab).Network()
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestGroupsThatSomebodyAddedToAPortStay(t *testing.T) {
 	if _, err := network.Put(t.Context(), port, only, nil, &gophercloud.RequestOpts{OkCodes: []int{200}}); err != nil {
 		t.Fatal(err)
 	}
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	var got struct {
 		Port struct {
 			Groups []string `json:"security_groups"`
@@ -174,7 +174,7 @@ func TestGroupsThatSomebodyAddedToAPortStay(t *testing.T) {
 func TestTheFirstInterruptOfARemovalSaysOnlyThat(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	s := open(t, lab, "demo")
 	r, err := s.Removal(t.Context())
 	if err != nil {
@@ -193,7 +193,7 @@ func TestTheFirstInterruptOfARemovalSaysOnlyThat(t *testing.T) {
 func TestAnAdministratorDoesNotTakeAnotherProjectsStack(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	before := left(lab)
 	admin, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake-admin", File: lab.CloudsYAML(), Backoff: time.Millisecond})
 	if err != nil {
@@ -214,7 +214,7 @@ func TestAnAdministratorDoesNotTakeAnotherProjectsStack(t *testing.T) {
 	lab.Drop("POST /v2.0/networks", 1, openstacktest.BeforeWrite)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // its hosts answer to nobody here
 	defer cancel()
-	if _, err := s.Up(ctx, stack.Defaults(), stack.UpOptions{Parallel: 8}); err == nil {
+	if _, err := s.Up(ctx, servers(), stack.UpOptions{Parallel: 8}); err == nil {
 		t.Error("the run ended well without hosts")
 	}
 	if r, err = s.Removal(t.Context()); err != nil || len(r.Objects) == 0 {

@@ -24,9 +24,18 @@ type Config struct {
 	// AdminCloud names a cloud in clouds.yaml with the right to raise the project's quotas; empty never touches them.
 	AdminCloud string `yaml:"admin_cloud"`
 
-	Masters  Nodes    `yaml:"masters"`
-	Workers  Nodes    `yaml:"workers"`
-	Networks Networks `yaml:"networks"`
+	Masters    Nodes      `yaml:"masters"`
+	Workers    Nodes      `yaml:"workers"`
+	Networks   Networks   `yaml:"networks"`
+	Kubernetes Kubernetes `yaml:"kubernetes"`
+}
+
+// Kubernetes is what the nodes are to be.
+type Kubernetes struct {
+	// Install false stops at servers that answer SSH, for those who install something else on them.
+	Install bool `yaml:"install"`
+	// Version is exact (v1.37.1) or a minor (v1.37); empty is the newest stable one that the bundle has.
+	Version string `yaml:"version"`
 }
 
 // Nodes are the servers of one role.
@@ -69,6 +78,7 @@ func Defaults() Config {
 			Pod:     Network{CIDR: prefix("10.10.0.0/16")},
 			Service: ServiceNetwork{CIDR: prefix("172.30.0.0/16")},
 		},
+		Kubernetes: Kubernetes{Install: true},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/kuryrctl/kuryrctl/bootstrap"
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/provision"
 )
@@ -32,6 +33,8 @@ type Node struct {
 	Server     *provision.Server
 	FloatingIP *provision.FloatingIP // nil for all but the first master, the jump host
 	Host       *host
+
+	boot *bootstrap.Node
 }
 
 // Ports of the Kubernetes API: where load balancer and masters listen.
@@ -40,6 +43,9 @@ const (
 	apiMember   = 6443
 	sshPort     = 22
 )
+
+// apiBalancer is the role of the API's load balancer.
+const apiBalancer = "api-lb"
 
 // Design says what a lab consists of. It is the only place that does, and it asks nothing of anybody: the result depends on the
 // declaration alone.
@@ -105,9 +111,12 @@ func (s *Stack) Design(c Config) *Lab {
 	for _, i := range c.APIMasters() {
 		members = append(members, d.lab.Nodes[i].Port)
 	}
-	lb := d.session.LoadBalancer("api-lb", service, serviceInterface, members...)
+	lb := d.session.LoadBalancer(apiBalancer, service, serviceInterface, members...)
 	lb.VIP, lb.Port, lb.MemberPort, lb.Provider = n.Service.APIVIP.Addr, apiListener, apiMember, c.OctaviaProvider
 	d.lab.Graph.Add(lb)
+	if c.Kubernetes.Install {
+		d.kubernetes(lb)
+	}
 	return d.lab
 }
 

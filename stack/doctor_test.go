@@ -31,14 +31,14 @@ func diagnose(t *testing.T, lab *labtest.Lab, name string, c stack.Config) map[s
 func TestAHealthyLabYieldsNoFinding(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	for _, f := range diagnose(t, lab, "", stack.Defaults()) {
+	for _, f := range diagnose(t, lab, "", servers()) {
 		if f.Verdict != stack.Good {
 			t.Errorf("before: %+v", f)
 		}
 	}
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	lab.ResetLog()
-	found := diagnose(t, lab, "demo", stack.Defaults())
+	found := diagnose(t, lab, "demo", servers())
 	for _, f := range found {
 		if f.Verdict != stack.Good {
 			t.Errorf("after: %+v", f)
@@ -81,7 +81,7 @@ func TestFaultsAreFoundAndNamed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			lab := labtest.New(t, []string{"demo"}, x.options...)
-			c := stack.Defaults()
+			c := servers()
 			if stageOf(x.check) == 3 && name != "no such stack" {
 				mustUp(t, lab, "demo", c)
 			}
@@ -117,7 +117,7 @@ func TestWhatABrokenCheckCarriesIsSkipped(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
 	lab.Fail("POST /v3/auth/tokens", -1, 401, "{}", nil)
-	found := diagnose(t, lab, "demo", stack.Defaults())
+	found := diagnose(t, lab, "demo", servers())
 	if found["cloud"].Verdict != stack.Bad || found["image"].Verdict != stack.Skipped || found["ssh"].Verdict != stack.Skipped {
 		t.Fatalf("%+v", found)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -47,6 +48,8 @@ type host struct {
 
 	mu     sync.Mutex
 	client *ssh.Client
+	log    *os.File // open while there is a connection
+	down   error    // why it did not answer when it was last looked at; who works on it later need not find out again
 }
 
 // place is what has to be known of a server to log in to it.
@@ -79,6 +82,9 @@ func (h *host) Observe(ctx context.Context) (graph.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if _, err := h.connect(ctx); err != nil {
+		h.mu.Lock()
+		h.down = err
+		h.mu.Unlock()
 		return graph.State{Phase: graph.Drifted, Detail: "does not answer SSH: " + err.Error()}, nil
 	}
 	return graph.State{Phase: graph.Ready, Detail: "answers SSH as " + h.at().login}, nil
@@ -86,7 +92,9 @@ func (h *host) Observe(ctx context.Context) (graph.State, error) {
 
 // Apply implements [graph.Resource].
 func (h *host) Apply(ctx context.Context) error {
+	h.mu.Lock()
 	cfg, err := h.sshConfig(ctx)
+	h.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -115,21 +123,28 @@ func (h *host) Apply(ctx context.Context) error {
 func (h *host) connect(ctx context.Context) (*ssh.Client, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.client != nil {
+	if h.client != nil && !h.client.Lost() {
 		return h.client, nil
+	}
+	if h.down != nil {
+		return nil, h.down
 	}
 	cfg, err := h.sshConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
-	h.client, err = ssh.Dial(ctx, cfg)
-	return h.client, err
+	client, err := ssh.Dial(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	h.client = client
+	return client, nil
 }
 
 func (h *host) keep(client *ssh.Client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.client = client
+	h.client, h.down = client, nil
 }
 
 func (h *host) close() {
@@ -139,9 +154,13 @@ func (h *host) close() {
 		h.client.Close()
 		h.client = nil
 	}
+	if h.log != nil {
+		h.log.Close()
+		h.log = nil
+	}
 }
 
-// sshConfig says how to reach the host.
+// sshConfig says how to reach the host. It is called with mu held.
 func (h *host) sshConfig(ctx context.Context) (ssh.Config, error) {
 	at := h.at()
 	signer, err := h.stack.local.signer()
@@ -156,7 +175,12 @@ func (h *host) sshConfig(ctx context.Context) (ssh.Config, error) {
 	if !ok || pin.PortID != at.portID {
 		return ssh.Config{}, fmt.Errorf("%w %s: copy %s from the machine where the stack was made", errNoPin, h.name, h.stack.local.dir)
 	}
-	cfg := ssh.Config{Node: h.name, Address: netip.AddrPortFrom(at.address, sshPort), User: at.login, Signer: signer, HostKeys: pin.Keys, Log: h.stack.log}
+	if h.log == nil {
+		if h.log, err = h.stack.local.openLog(h.name); err != nil {
+			return ssh.Config{}, err
+		}
+	}
+	cfg := ssh.Config{Transcript: h.log, Node: h.name, Address: netip.AddrPortFrom(at.address, sshPort), User: at.login, Signer: signer, HostKeys: pin.Keys, Log: h.stack.log}
 	if h.via == nil {
 		cfg.Dial = h.stack.dial
 		return cfg, nil

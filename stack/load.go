@@ -108,7 +108,7 @@ var goWords = strings.NewReplacer("cannot unmarshal !!", "this is no ", " into i
 
 // keys lists the keys of the named type of this package, as a lab file spells them.
 func keys(typeName string) (all []string) {
-	for _, v := range []any{Config{}, Nodes{}, Networks{}, Network{}, ServiceNetwork{}} {
+	for _, v := range []any{Config{}, Nodes{}, Networks{}, Network{}, ServiceNetwork{}, Kubernetes{}} {
 		t := reflect.TypeOf(v)
 		for i := range t.NumField() {
 			if t.Name() == typeName {

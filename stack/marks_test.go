@@ -7,7 +7,6 @@ import (
 
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
-	"github.com/kuryrctl/kuryrctl/stack"
 )
 
 // What runs inside a stack hangs pods' ports on its trunks and makes load balancers for services. They carry the stack's mark, and
@@ -15,7 +14,7 @@ import (
 func TestWhatOthersMarkedAsOursGoesWithTheStack(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	v := mustUp(t, lab, "demo", stack.Defaults())
+	v := mustUp(t, lab, "demo", servers())
 	cloud := connect(t, lab)
 	network, err := cloud.Network()
 	if err != nil {
@@ -71,7 +70,7 @@ func externalNetwork(t *testing.T, network *gophercloud.ServiceClient) (string, 
 func TestAForeignLoadBalancerIsNamed(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	v := mustUp(t, lab, "demo", stack.Defaults())
+	v := mustUp(t, lab, "demo", servers())
 	balancer, err := connect(t, lab).LoadBalancer()
 	if err != nil {
 		t.Fatal(err)

@@ -101,7 +101,18 @@ func (s *Stack) Up(ctx context.Context, c Config, o UpOptions) (*View, error) {
 	if (found.KeyPair != nil || len(found.Servers) > 0) && !s.local.hasKey() {
 		return nil, ErrElsewhere
 	}
+	if err := s.local.keepDeclaration(c); err != nil {
+		return nil, err
+	}
 	lab := s.Design(c)
+	if c.Kubernetes.Install && s.bundle.named != "" {
+		if err := s.bundle.open(s.bundle.named); err != nil {
+			return nil, err
+		}
+		if err := s.local.keepBundle(s.bundle.path); err != nil {
+			return nil, err
+		}
+	}
 	if len(found.Servers) < len(lab.Nodes) {
 		if err := s.preflight(ctx, c, lab); err != nil {
 			return nil, err

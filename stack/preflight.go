@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/go-multierror"
 
@@ -101,13 +102,17 @@ func (s *Stack) shortages(ctx context.Context, lab *Lab) ([]provision.Shortage, 
 	return provision.Shortages(quotas, demand), nil
 }
 
-// withoutHosts is the part of a lab that lives in OpenStack. Observing hosts means to log in to them.
+// withoutHosts is the part of a lab that lives in OpenStack: without hosts, since observing them means to log in, and all that needs them.
 func (s *Stack) withoutHosts(lab *Lab) *graph.Graph {
 	var cloud graph.Graph
+	without := map[graph.Key]bool{}
 	for _, r := range lab.Graph.Resources() {
-		if _, isHost := r.(*host); !isHost {
-			cloud.Add(r)
+		_, drop := r.(*host)
+		if drop || slices.ContainsFunc(r.Needs(), func(n graph.Resource) bool { return without[n.Key()] }) {
+			without[r.Key()] = true
+			continue
 		}
+		cloud.Add(r)
 	}
 	return &cloud
 }

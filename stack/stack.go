@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kuryrctl/kuryrctl/bootstrap"
 	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 	"github.com/kuryrctl/kuryrctl/provision"
@@ -30,6 +31,8 @@ type Stack struct {
 	log     *slog.Logger
 	pins    func() (*ssh.Pins, error) // one for all: two would overwrite each other's file
 	hosts   []*host                   // whose connections Close ends
+	bundle  software
+	cluster *bootstrap.Cluster // of the last design; nil before
 }
 
 // Dialer reaches addresses of the cloud; nil is the ordinary way, the lab's cloud is dialed from inside its network namespace.
@@ -43,7 +46,9 @@ type Options struct {
 	Admin *openstack.Cloud
 	// State is the directory for secrets; "" is kuryrctl below XDG_STATE_HOME.
 	State string
-	Poll  time.Duration // between two looks at what changes by itself; 0 is one second
+	// Bundle is the file or directory that nodes' software comes from; "" is the one in the cache, fetched from upstream when it is not there.
+	Bundle string
+	Poll   time.Duration // between two looks at what changes by itself; 0 is one second
 }
 
 // Open prepares a stack; it asks nothing of the cloud. Close it when done.
@@ -59,11 +64,15 @@ func Open(cloud *openstack.Cloud, name string, o Options) (*Stack, error) {
 	if session.Poll = o.Poll; session.Poll == 0 {
 		session.Poll = time.Second
 	}
-	return &Stack{Name: name, session: session, local: l, admin: o.Admin, dial: o.Dial, log: o.Log, pins: sync.OnceValues(l.pins)}, nil
+	return &Stack{Name: name, session: session, local: l, admin: o.Admin, dial: o.Dial, log: o.Log, pins: sync.OnceValues(l.pins), bundle: software{local: l, named: o.Bundle}}, nil
 }
 
-// Close ends the connections to hosts.
+// Close ends the connections to the cluster and to hosts.
 func (s *Stack) Close() {
+	if s.cluster != nil {
+		s.cluster.Close()
+	}
+	s.bundle.close()
 	for _, h := range slices.Backward(s.hosts) { // the jump host is the first
 		h.close()
 	}

@@ -36,6 +36,13 @@ func open(t *testing.T, lab *labtest.Lab, name string) *stack.Stack {
 	return s
 }
 
+// servers declares a stack that ends at servers: what OpenStack does is the business of most tests.
+func servers() stack.Config {
+	c := stack.Defaults()
+	c.Kubernetes.Install = false
+	return c
+}
+
 func up(t *testing.T, lab *labtest.Lab, name string, c stack.Config) (*stack.View, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -94,7 +101,7 @@ func empty(t *testing.T, lab *labtest.Lab) {
 func TestAStackIsBuiltFoundAgainAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	v := mustUp(t, lab, "demo", stack.Defaults())
+	v := mustUp(t, lab, "demo", servers())
 	writes, reads := len(lab.Writes()), len(lab.Reads())
 	t.Logf("built with %d writes and %d reads", writes, reads)
 	if writes > 22 || writes+reads > 50 {
@@ -114,11 +121,11 @@ func TestAStackIsBuiltFoundAgainAndLeavesNothing(t *testing.T) {
 	}
 
 	lab.ResetLog()
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	if w, r := lab.Writes(), lab.Reads(); len(w) != 0 || len(r) > 12 {
 		t.Errorf("an idle run made %d writes and %d reads: %v", len(w), len(r), w)
 	}
-	p, err := open(t, lab, "demo").Plan(t.Context(), stack.Defaults())
+	p, err := open(t, lab, "demo").Plan(t.Context(), servers())
 	if err != nil || p.HasChanges() {
 		t.Errorf("plan of what was just built: %+v, %v", p, err)
 	}
@@ -138,7 +145,7 @@ func TestEveryTopologyGetsTheRightAPIMembers(t *testing.T) {
 		t.Run(fmt.Sprint(masters), func(t *testing.T) {
 			t.Parallel()
 			lab := labtest.New(t, []string{"demo"})
-			c := stack.Defaults()
+			c := servers()
 			c.Masters.Count = masters
 			mustUp(t, lab, "demo", c)
 			var got []string
@@ -159,7 +166,7 @@ func TestEveryTopologyGetsTheRightAPIMembers(t *testing.T) {
 func TestPlanWritesNothingAndTellsWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	p, err := open(t, lab, "demo").Plan(t.Context(), stack.Defaults())
+	p, err := open(t, lab, "demo").Plan(t.Context(), servers())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,12 +178,12 @@ func TestPlanWritesNothingAndTellsWhatIsMissing(t *testing.T) {
 	if len(lab.Writes()) != 0 {
 		t.Errorf("plan wrote: %v", lab.Writes())
 	}
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	lab.Delete("trunk", "demo/worker-1")
 	lab.Set("server", "demo/worker-0", "status", "SHUTOFF")
-	smaller := stack.Defaults()
+	smaller := servers()
 	smaller.Workers.Count = 1
-	if p, err = open(t, lab, "demo").Plan(t.Context(), stack.Defaults()); err != nil {
+	if p, err = open(t, lab, "demo").Plan(t.Context(), servers()); err != nil {
 		t.Fatal(err)
 	}
 	rows := map[string]stack.Action{}
@@ -216,18 +223,18 @@ func TestDriftIsRepaired(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			lab := labtest.New(t, []string{"demo"})
-			mustUp(t, lab, "demo", stack.Defaults())
+			mustUp(t, lab, "demo", servers())
 			before := left(lab)
 			harm(lab)
-			p, err := open(t, lab, "demo").Plan(t.Context(), stack.Defaults())
+			p, err := open(t, lab, "demo").Plan(t.Context(), servers())
 			if err != nil || !p.HasChanges() {
 				t.Fatalf("plan sees nothing (%v): %+v", err, p)
 			}
-			mustUp(t, lab, "demo", stack.Defaults())
+			mustUp(t, lab, "demo", servers())
 			if after := left(lab); !slices.Equal(before, after) {
 				t.Errorf("before:\n%v\nafter:\n%v", before, after)
 			}
-			if p, err = open(t, lab, "demo").Plan(t.Context(), stack.Defaults()); err != nil || p.HasChanges() {
+			if p, err = open(t, lab, "demo").Plan(t.Context(), servers()); err != nil || p.HasChanges() {
 				t.Errorf("plan after the repair: %+v, %v", p, err)
 			}
 			mustDown(t, lab, "demo")
@@ -240,7 +247,7 @@ func TestDriftIsRepaired(t *testing.T) {
 func TestCutAfterEveryWriteAndRunAgain(t *testing.T) {
 	t.Parallel()
 	reference := labtest.New(t, []string{"demo"})
-	mustUp(t, reference, "demo", stack.Defaults())
+	mustUp(t, reference, "demo", servers())
 	want, writes := left(reference), len(reference.Writes())
 	for _, how := range []struct {
 		name string
@@ -254,11 +261,11 @@ func TestCutAfterEveryWriteAndRunAgain(t *testing.T) {
 				t.Parallel()
 				lab := labtest.New(t, []string{"demo"})
 				how.cut(lab, n)
-				if _, err := up(t, lab, "demo", stack.Defaults()); err == nil && len(lab.Writes()) > n {
+				if _, err := up(t, lab, "demo", servers()); err == nil && len(lab.Writes()) > n {
 					t.Fatal("the cut was not noticed")
 				}
 				lab.Heal()
-				mustUp(t, lab, "demo", stack.Defaults())
+				mustUp(t, lab, "demo", servers())
 				if got := left(lab); !slices.Equal(got, want) {
 					t.Fatalf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 				}
@@ -272,13 +279,13 @@ func TestCutAfterEveryWriteAndRunAgain(t *testing.T) {
 func TestCutAfterEveryWriteAndRemove(t *testing.T) {
 	t.Parallel()
 	reference := labtest.New(t, []string{"demo"})
-	mustUp(t, reference, "demo", stack.Defaults())
+	mustUp(t, reference, "demo", servers())
 	for n := 1; n < len(reference.Writes()); n++ {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			lab := labtest.New(t, []string{"demo"})
 			lab.CutAfter(n)
-			if _, err := up(t, lab, "demo", stack.Defaults()); err == nil && len(lab.Writes()) > n {
+			if _, err := up(t, lab, "demo", servers()); err == nil && len(lab.Writes()) > n {
 				t.Fatal("the cut was not noticed")
 			}
 			lab.Heal()
@@ -292,14 +299,14 @@ func TestCutAfterEveryWriteAndRemove(t *testing.T) {
 func TestRemovalCutAfterEveryWriteIsResumed(t *testing.T) {
 	t.Parallel()
 	reference := labtest.New(t, []string{"demo"})
-	mustUp(t, reference, "demo", stack.Defaults())
+	mustUp(t, reference, "demo", servers())
 	reference.ResetLog()
 	mustDown(t, reference, "demo")
 	for n := 1; n < len(reference.Writes()); n++ {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			lab := labtest.New(t, []string{"demo"})
-			mustUp(t, lab, "demo", stack.Defaults())
+			mustUp(t, lab, "demo", servers())
 			lab.ResetLog()
 			lab.CutAfter(n)
 			if err := down(t, lab, "demo"); err == nil && len(lab.Writes()) > n {
@@ -315,11 +322,11 @@ func TestRemovalCutAfterEveryWriteIsResumed(t *testing.T) {
 func TestStacksOfSimilarNamesNeverTouchEachOther(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo", "demo-2"})
-	second := stack.Defaults()
+	second := servers()
 	second.Networks.VM.CIDR = prefix(t, "10.12.0.0/24")
 	mustUp(t, lab, "demo-2", second)
 	before := left(lab)
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	p, err := open(t, lab, "demo-2").Plan(t.Context(), second)
 	if err != nil || p.HasChanges() {
 		t.Errorf("demo changed the plan of demo-2: %+v, %v", p, err)
@@ -339,7 +346,7 @@ func TestStacksOfSimilarNamesNeverTouchEachOther(t *testing.T) {
 func TestForeignObjectsStopTheRemovalBeforeItsFirstWrite(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	v := mustUp(t, lab, "demo", stack.Defaults())
+	v := mustUp(t, lab, "demo", servers())
 	client, err := connect(t, lab).Network()
 	if err != nil {
 		t.Fatal(err)
@@ -366,7 +373,7 @@ func TestForeignObjectsStopTheRemovalBeforeItsFirstWrite(t *testing.T) {
 func TestAMissingFlavorIsKnownBeforeTheFirstWrite(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	c := stack.Defaults()
+	c := servers()
 	c.Workers.Flavor, c.Image = "m1.lagre", "debain-13"
 	_, err := up(t, lab, "demo", c)
 	if err == nil || len(lab.Writes()) != 0 || !strings.Contains(err.Error(), `flavor "m1.lagre"`) || !strings.Contains(err.Error(), `image "debain-13"`) {
@@ -383,9 +390,9 @@ func TestAProviderThatRefusesTreesGetsThemPieceByPiece(t *testing.T) {
 		t.Run(provider, func(t *testing.T) {
 			t.Parallel()
 			lab := labtest.New(t, []string{"demo"}, openstacktest.RefuseTrees(), openstacktest.Provider(provider))
-			mustUp(t, lab, "demo", stack.Defaults())
+			mustUp(t, lab, "demo", servers())
 			whole := labtest.New(t, []string{"demo"}, openstacktest.Provider(provider))
-			mustUp(t, whole, "demo", stack.Defaults())
+			mustUp(t, whole, "demo", servers())
 			if got, want := left(lab), left(whole); !slices.Equal(got, want) {
 				t.Fatalf("got:\n%v\nwant:\n%v", got, want)
 			}
@@ -396,7 +403,7 @@ func TestAProviderThatRefusesTreesGetsThemPieceByPiece(t *testing.T) {
 func TestTheOVSRulesOfTrunksAreObeyed(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"}, openstacktest.MechanismOVS())
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	mustDown(t, lab, "demo")
 	empty(t, lab)
 }
@@ -404,7 +411,7 @@ func TestTheOVSRulesOfTrunksAreObeyed(t *testing.T) {
 func TestAFullQuotaIsKnownBeforeTheFirstWriteAndAnAdministratorRaisesIt(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"}, openstacktest.Quota("network", "port", 5), openstacktest.Quota("compute", "instances", 2))
-	_, err := up(t, lab, "demo", stack.Defaults())
+	_, err := up(t, lab, "demo", servers())
 	var short *stack.ShortError
 	if !errors.As(err, &short) || len(lab.Writes()) != 0 {
 		t.Fatalf("%d writes, %v", len(lab.Writes()), err)
@@ -423,7 +430,7 @@ func TestAFullQuotaIsKnownBeforeTheFirstWriteAndAnAdministratorRaisesIt(t *testi
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	if _, err := s.Up(t.Context(), stack.Defaults(), stack.UpOptions{Parallel: 8}); err != nil {
+	if _, err := s.Up(t.Context(), servers(), stack.UpOptions{Parallel: 8}); err != nil {
 		t.Fatal(err)
 	}
 	mustDown(t, lab, "demo")
@@ -436,7 +443,7 @@ func TestAnInterruptFinishesCallsAndTheNextRunGoesOn(t *testing.T) {
 	stop := make(chan struct{})
 	ctx := wait.WithStop(t.Context(), stop)
 	stopped := false
-	_, err := open(t, lab, "demo").Up(ctx, stack.Defaults(), stack.UpOptions{Parallel: 8, On: func(e graph.Event) {
+	_, err := open(t, lab, "demo").Up(ctx, servers(), stack.UpOptions{Parallel: 8, On: func(e graph.Event) {
 		if e.Kind == graph.Done && strings.HasPrefix(string(e.Key), "trunk.") && !stopped {
 			stopped = true
 			close(stop)
@@ -450,16 +457,16 @@ func TestAnInterruptFinishesCallsAndTheNextRunGoesOn(t *testing.T) {
 			t.Errorf("a call was cut off: %+v", w)
 		}
 	}
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 }
 
 func TestAnotherMachineIsToldWhereTheKeyIs(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	lab.State = t.TempDir()
 	lab.ResetLog()
-	if _, err := up(t, lab, "demo", stack.Defaults()); !errors.Is(err, stack.ErrElsewhere) || len(lab.Writes()) != 0 {
+	if _, err := up(t, lab, "demo", servers()); !errors.Is(err, stack.ErrElsewhere) || len(lab.Writes()) != 0 {
 		t.Fatalf("%v after %d writes", err, len(lab.Writes()))
 	}
 	mustDown(t, lab, "demo")
@@ -469,9 +476,9 @@ func TestAnotherMachineIsToldWhereTheKeyIs(t *testing.T) {
 func TestAHostWithAnotherKeyIsNeverTrusted(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
-	mustUp(t, lab, "demo", stack.Defaults())
+	mustUp(t, lab, "demo", servers())
 	lab.Host("demo/worker-0").SetHostKey(nil)
-	_, err := up(t, lab, "demo", stack.Defaults())
+	_, err := up(t, lab, "demo", servers())
 	if err == nil || !strings.Contains(err.Error(), "host.worker-0") || !strings.Contains(err.Error(), "SHA256:") {
 		t.Fatalf("got %v", err)
 	}

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
 )
@@ -124,6 +127,71 @@ func (l local) keepCredential(id, secret string) error {
 		return fmt.Errorf("keeping the application credential: %w", err)
 	}
 	return os.Rename(temporary, l.credentialPath())
+}
+
+func (l local) logPath(node string) string { return filepath.Join(l.dir, "logs", node+".log") }
+
+// logLimit is the size at which a node's log is put aside, in bytes. One older log is kept.
+const logLimit = 8 << 20
+
+// openLog opens the log of what is run on a node, to append to it.
+func (l local) openLog(node string) (*os.File, error) {
+	path := l.logPath(node)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("opening the log of %s: %w", node, err)
+	}
+	if info, err := os.Stat(path); err == nil && info.Size() > logLimit {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, fmt.Errorf("putting the log of %s aside: %w", node, err)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the log of %s: %w", node, err)
+	}
+	return f, nil
+}
+
+func (l local) kubeconfigPath() string { return filepath.Join(l.dir, "kubeconfig") }
+
+func (l local) bundlePath() string { return filepath.Join(l.dir, "bundle") }
+
+// knownBundle is the path of the bundle that the stack was made from, or "".
+func (l local) knownBundle() string {
+	path, err := os.ReadFile(l.bundlePath())
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(path))
+}
+
+// keepBundle remembers the bundle that the stack is made from.
+func (l local) keepBundle(path string) error {
+	if l.knownBundle() == path {
+		return nil
+	}
+	if err := os.WriteFile(l.bundlePath(), []byte(path+"\n"), 0o600); err != nil {
+		return fmt.Errorf("remembering the bundle: %w", err)
+	}
+	return nil
+}
+
+func (l local) declarationPath() string { return filepath.Join(l.dir, "lab.yaml") }
+
+// keepDeclaration remembers what the stack was last declared to be, for verbs that change one thing about it.
+func (l local) keepDeclaration(c Config) error {
+	text, err := yaml.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("keeping the declaration: %w", err)
+	}
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+		return fmt.Errorf("keeping the declaration: %w", err)
+	}
+	temporary := l.declarationPath() + ".new"
+	if err := os.WriteFile(temporary, text, 0o600); err != nil {
+		return fmt.Errorf("keeping the declaration: %w", err)
+	}
+	return os.Rename(temporary, l.declarationPath())
 }
 
 // forget removes everything kept of the stack.

@@ -27,6 +27,7 @@ type app struct {
 	dial stack.Dialer
 	poll time.Duration
 
+	bundle  string // as --bundle names it
 	cloud   string // as --cloud names it; "" is what OpenStack's own rules choose
 	verbose int
 	logFile string

@@ -52,6 +52,8 @@ func (l *labFile) over(c *stack.Config, visit func(name, usage string, at any)) 
 	visit("workers", "number of workers", &c.Workers.Count)
 	visit("master-flavor", "flavor of the masters", &c.Masters.Flavor)
 	visit("worker-flavor", "flavor of the workers", &c.Workers.Flavor)
+	visit("kubernetes", "install Kubernetes on the servers", &c.Kubernetes.Install)
+	visit("kubernetes-version", "version of Kubernetes, such as v1.37 or v1.37.1", &c.Kubernetes.Version)
 }
 
 // load reads the declaration and refuses one that cannot work.

@@ -31,6 +31,7 @@ The exit code is 3 when anything is not as declared.`,
 	}
 	lab := addLabFile(cmd)
 	format := addOutput(cmd)
+	a.addBundle(cmd)
 	cmd.Flags().BoolVar(&showConfig, "show-config", false, "print the whole declaration with all defaults, and ask no cloud")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		config, err := lab.load(a.stdin)

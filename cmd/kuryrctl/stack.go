@@ -44,6 +44,12 @@ func addWork(cmd *cobra.Command, timeout time.Duration) *work {
 	return w
 }
 
+// addBundle gives cmd the flag that names where nodes' software comes from.
+func (a *app) addBundle(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&a.bundle, "bundle", "", "the `file` with the software of nodes (kuryrctl bundle create); without one it is fetched from upstream")
+	cobra.CheckErr(cmd.MarkFlagFilename("bundle", "tar"))
+}
+
 // do runs one change of the cloud with its progress shown. The first interrupt lets calls in flight end.
 func (w *work) do(ctx context.Context, a *app, title string, change func(context.Context, stack.UpOptions) error) (*timings, error) {
 	if w.parallel < 1 {
@@ -69,7 +75,7 @@ func (a *app) newStackCommand() *cobra.Command {
 	var up bool
 	cmd := &cobra.Command{
 		Use:   "stack NAME",
-		Short: "Make the cloud hold what is declared: networks, trunks, servers, load balancer",
+		Short: "Make the cloud hold what is declared: networks, trunks, servers, load balancer, and Kubernetes on them",
 		Long: `Make the cloud hold what is declared. It can be run again at any time: what is ready is left alone, what was cut off goes on, what
 has drifted is repaired. It deletes nothing but servers and load balancers in ERROR, which it replaces.
 
@@ -80,6 +86,7 @@ The first interrupt (Ctrl-C) lets calls in flight end, the second cuts them off;
 		ValidArgsFunction: a.completeStacks,
 	}
 	lab, format, w := addLabFile(cmd), addOutput(cmd), addWork(cmd, time.Hour)
+	a.addBundle(cmd)
 	cmd.Flags().BoolVar(&up, "up", false, "start the cloud lab first if it does not run")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		config, err := lab.load(a.stdin)

@@ -1,0 +1,85 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/kuryrctl/kuryrctl/bootstrap"
+	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
+	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/provision"
+)
+
+// clusterDomain is that of services.
+const clusterDomain = "cluster.local"
+
+// kubernetes adds what makes the nodes a cluster. Masters run etcd and the API, except where there are two: then the first runs etcd, the
+// second the API.
+func (d *design) kubernetes(lb *provision.LoadBalancer) {
+	n := d.config.Networks.Service
+	d.bundle.version = d.config.Kubernetes.Version
+	d.lab.Graph.Add(&d.bundle)
+	public := d.session.FloatingIPOfBalancer("api", d.config.PublicNet, lb)
+	d.lab.Graph.Add(public)
+	c := &bootstrap.Cluster{
+		Name: d.Name, Version: d.config.Kubernetes.Version, Bundle: d.bundle.get, Endpoint: netip.AddrPortFrom(n.APIVIP.Addr, apiListener),
+		Public: public.Address, ServiceCIDR: n.ClusterIPs(), DNSDomain: clusterDomain, Kubeconfig: d.local.kubeconfigPath(),
+	}
+	d.cluster = c
+
+	prepared := map[*Node][]graph.Resource{}
+	for _, n := range d.lab.Nodes {
+		n.boot = &bootstrap.Node{Name: n.Name, Address: n.Port.Address, Connect: n.Host.connect, Log: d.local.logPath(n.Name)}
+		steps := c.Prepare(n.boot, n.Role == Master, n.Host, &d.bundle)
+		d.lab.Graph.Add(steps...)
+		prepared[n] = steps
+	}
+	c.Entrance = d.lab.Nodes[0].boot
+
+	masters := d.config.APIMasters()
+	first := d.lab.Nodes[masters[0]]
+	var etcd []*bootstrap.Node
+	needs := append(prepared[first], lb, public)
+	if masters[0] > 0 {
+		host := d.lab.Nodes[0]
+		made := c.Etcd(host.boot, prepared[host]...)
+		d.lab.Graph.Add(made)
+		etcd, needs = []*bootstrap.Node{host.boot}, append(needs, made)
+	}
+	init := c.Init(first.boot, etcd, needs...)
+	admin := c.Admin(first.boot, init)
+	d.lab.Graph.Add(init, admin)
+	if len(etcd) > 0 {
+		d.lab.Graph.Add(c.JoinEtcd(etcd[0], first.boot, append(prepared[d.lab.Nodes[0]], admin)...))
+	}
+	before := admin // members of etcd are added one at a time
+	for _, i := range masters[1:] {
+		n := d.lab.Nodes[i]
+		before = c.JoinControlPlane(n.boot, first.boot, append(prepared[n], before)...)
+		d.lab.Graph.Add(before)
+	}
+	for _, n := range d.lab.Nodes {
+		if n.Role == Worker {
+			d.lab.Graph.Add(c.Join(n.boot, first.boot, append(prepared[n], admin)...))
+		}
+	}
+}
+
+// attach is the cluster of a stack as it is in the cloud, whoever declared it: to be spoken to, not to be built.
+func (s *Stack) attach(v *View) *bootstrap.Cluster {
+	c := &bootstrap.Cluster{Name: s.Name, Kubeconfig: s.local.kubeconfigPath()}
+	for _, l := range v.LoadBalancers {
+		if vip, err := netip.ParseAddr(l.VIP); err == nil && l.Name == s.session.Name(apiBalancer) {
+			c.Endpoint = netip.AddrPortFrom(vip, apiListener)
+		}
+	}
+	c.Entrance = &bootstrap.Node{Connect: func(ctx context.Context) (*ssh.Client, error) {
+		if len(v.Nodes) == 0 {
+			return nil, errors.New("the stack has no nodes")
+		}
+		return s.Host(ctx, v, v.Nodes[0].Name)
+	}}
+	s.cluster = c
+	return c
+}
