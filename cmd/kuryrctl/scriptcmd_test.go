@@ -134,7 +134,7 @@ func interruptCommand(ts *testscript.TestScript, _ bool, args []string) {
 	again := regexp.MustCompile("interrupt again")
 	cmd := exec.Command(args[3], args[4:]...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TEST_SWITCHBOARD", "XDG_STATE_HOME", "GORACE", "OS_CLIENT_CONFIG_FILE", "OS_CLOUD"} {
+	for _, name := range []string{"PATH", "HOME", "TEST_SWITCHBOARD", "XDG_STATE_HOME", "GORACE", "OS_CLIENT_CONFIG_FILE", "OS_CLOUD", "KURYRCTL_KUBERNETES"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	stderr, err := cmd.StderrPipe()
