@@ -31,7 +31,7 @@ type DrainOptions struct {
 }
 
 // errDrainTime is the cause of a drain that ran out of time; what it was waiting for stands before it.
-var errDrainTime = errors.New("not drained in time; what was evicted stays so, and draining again goes on from here")
+var errDrainTime = fmt.Errorf("not drained in time (what was evicted stays so, and draining again goes on from here): %w", context.DeadlineExceeded)
 
 // Drain takes a node out of service: nothing new is scheduled to it, and its pods are evicted, as far as PodDisruptionBudgets
 // allow, until the last has ended. Pods of DaemonSets, static pods and finished pods stay; what is in emptyDir volumes is lost, as

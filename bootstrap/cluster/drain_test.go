@@ -120,11 +120,15 @@ func TestDrainWaitsForABudgetAndSaysForWhich(t *testing.T) {
 	s.AddPod(pod("web-4", "worker-0", "ReplicaSet", map[string]string{"app": "web"}))
 	ctx, cancel := context.WithCancelCause(t.Context())
 	looks = 0
-	err = c.Drain(each(ctx, func(string) {
-		if looks++; looks == 2 {
-			cancel(errors.New("enough"))
+	s.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost || looks < 2 {
+			return false
 		}
-	}), "worker-0", soon)
+		cancel(errors.New("enough"))
+		<-r.Context().Done()
+		return true
+	})
+	err = c.Drain(each(ctx, func(string) { looks++ }), "worker-0", soon)
 	wantError(t, err, "waiting for the pods of node worker-0 to leave: still there: ",
 		"default/web-4 (The disruption budget web needs 9 healthy pods and has 3 currently)", "enough")
 }
@@ -178,23 +182,28 @@ func TestDrainNeverEvictsAPodThatCameBackUnderTheSameName(t *testing.T) {
 	if err := c.Drain(t.Context(), "worker-0", soon); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Contains(s.Pods(), "default/web-0") {
-		t.Error("the new web-0 was evicted")
+	for _, e := range s.Evictions() {
+		if e.Name == "web-0" {
+			t.Error("the new web-0 was evicted")
+		}
 	}
 }
 
 func TestDrainOutlastsAServerThatFailsAndStopsAtARefusal(t *testing.T) {
 	for name, fail := range map[string]http.HandlerFunc{
-		"busy":    func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "etcdserver: request timed out", 500) },
+		"failing": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "etcdserver: request timed out", 500) },
+		"busy": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "too many requests", http.StatusTooManyRequests)
+		},
 		"dropped": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := busy(t)
 			c := connect(t, s)
-			left := 3
+			left := 4
 			s.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-				if r.Method != http.MethodPost || left == 0 {
-					return false
+				if r.Method == http.MethodPatch || r.Method == http.MethodGet && name == "dropped" || left == 0 {
+					return false // client-go itself tries a dropped GET again, after a second
 				}
 				left--
 				fail(w, r)
@@ -222,10 +231,12 @@ func TestDrainOutlastsAServerThatFailsAndStopsAtARefusal(t *testing.T) {
 func TestDrainBeginsNothingOnceAskedToStop(t *testing.T) {
 	s := busy(t)
 	c := connect(t, s)
-	stop := make(chan struct{})
+	stop, evictions := make(chan struct{}), 0
 	s.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPost {
-			close(stop)
+			if evictions++; evictions == 1 {
+				close(stop)
+			}
 		}
 		return false
 	})
