@@ -1,12 +1,12 @@
 // Package cluster is the operator's side of a Kubernetes cluster: it owns what kuryrctl asks of an API server (is it healthy, which
-// nodes are there, a token to join with, taking a node out of service).
+// nodes are there, a token to join with, taking a node out of service) and the entry of a cluster in the user's kubeconfig.
 // client-go lives only here.
 //
 // It refuses a kubeconfig that names files, plug-ins, proxies or passwords, or turns verification off: the ones it is given come
 // from another machine, where kubeadm wrote them with everything embedded. It does not know how a cluster is built, nor what runs
 // on it.
 //
-// Start reading at [New], then [Cluster.Drain].
+// Start reading at [New], then [Cluster.Drain]; [Merge] for the user's file.
 package cluster
 
 import (
