@@ -223,8 +223,13 @@ func (b *Builder) Write(ctx context.Context, path string) error {
 	if err := b.addArtifact(kindBill, "bill-of-materials", typeBill, static.NewLayer(text, typeBill)); err != nil {
 		return fmt.Errorf("adding the bill of materials: %w", err)
 	}
+	return writeWhole(path, func(w io.Writer) error { return b.tar(ctx, w) })
+}
+
+// writeWhole writes a bundle beside its place, and puts it there when all of it is on the disk.
+func writeWhole(path string, write func(io.Writer) error) error {
 	partial := path + ".partial"
-	err = writeFile(partial, func(w io.Writer) error { return b.tar(ctx, w) })
+	err := writeFile(partial, write)
 	if err == nil {
 		err = os.Rename(partial, path)
 	}

@@ -44,6 +44,9 @@ const (
 // smallBlob bounds what is read into memory: manifests, configs and bills are, archives and layers are not.
 const smallBlob = 64 << 20
 
+// ErrUnreadable says that a file could not be read at all: nothing is known of what is in it.
+var ErrUnreadable = errors.New("cannot be read")
+
 // Bundle is an open bundle. It is safe for concurrent use. Blobs are read from the file when they are asked for, so the bundle
 // must stay open, and the file as it is, until they have been.
 type Bundle struct {

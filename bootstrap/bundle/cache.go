@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -54,6 +55,19 @@ func Cached(ctx context.Context, key string, make func(scratch, path string) err
 		return "", err
 	}
 	return path, os.RemoveAll(scratch)
+}
+
+// Copy copies a bundle to another path, whole or not at all.
+func Copy(ctx context.Context, from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("copying the bundle: %w", err)
+	}
+	defer in.Close()
+	return writeWhole(to, func(w io.Writer) error {
+		_, err := io.Copy(w, readerUntil{ctx, in})
+		return err
+	})
 }
 
 func there(path string) bool {

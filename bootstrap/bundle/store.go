@@ -34,11 +34,11 @@ func blobPath(digest v1.Hash) string { return path.Join("blobs", digest.Algorith
 func openStore(name string) (store, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return store{}, reason(err)
+		return store{}, fmt.Errorf("%w: %w", ErrUnreadable, reason(err))
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return store{}, errors.Join(reason(err), f.Close())
+		return store{}, errors.Join(fmt.Errorf("%w: %w", ErrUnreadable, reason(err)), f.Close())
 	}
 	if info.IsDir() {
 		s := store{dir: name}

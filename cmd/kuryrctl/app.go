@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/viper"
 	"golang.org/x/term"
 
+	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
 	"github.com/kuryrctl/kuryrctl/stack"
 )
 
@@ -28,6 +29,9 @@ type app struct {
 	poll time.Duration
 
 	bundle  string // as --bundle names it
+	// upstream, when set, stands for the sites that releases are fetched from.
+	upstream bundle.Source
+
 	cloud   string // as --cloud names it; "" is what OpenStack's own rules choose
 	verbose int
 	logFile string

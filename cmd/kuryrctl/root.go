@@ -38,7 +38,7 @@ standard error.`,
 		cmd.GroupID = look
 		root.AddCommand(cmd)
 	}
-	root.AddCommand(newCloudCommand(), a.newVersionCommand(), newExitCodesTopic())
+	root.AddCommand(newCloudCommand(), a.newBundleCommand(), a.newVersionCommand(), newExitCodesTopic())
 	cobra.CheckErr(root.RegisterFlagCompletionFunc("cloud", completeClouds))
 	groups(root)
 	return root

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 )
 
@@ -27,6 +28,9 @@ func TestMain(m *testing.M) {
 		signals := make(chan os.Signal, 2)
 		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 		a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, dial: dialThrough(os.Getenv("TEST_SWITCHBOARD")), poll: time.Millisecond}
+		if site := os.Getenv("TEST_UPSTREAM"); site != "" {
+			a.upstream = bundle.Source{Kubernetes: site, GitHub: site, Registry: strings.TrimPrefix(site, "http://"), Stall: time.Minute}
+		}
 		os.Exit(a.run(context.Background(), os.Args[1:], signals))
 	}})
 }
@@ -122,6 +126,7 @@ func runScript(t *testing.T, file string) {
 			"code":  codeCommand,
 
 			"interrupt": interruptCommand,
+			"upstream":  func(ts *testscript.TestScript, _ bool, args []string) { upstreamCommand(ts, t, args) },
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TEST_SWITCHBOARD", board)

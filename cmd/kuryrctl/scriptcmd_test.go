@@ -10,12 +10,14 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 	"github.com/kuryrctl/kuryrctl/internal/sshtest"
+	"github.com/kuryrctl/kuryrctl/internal/upstreamtest"
 )
 
 // cloudCommand is the fake cloud as scripts see it:
@@ -162,4 +164,12 @@ func interruptCommand(ts *testscript.TestScript, _ bool, args []string) {
 	if got := fmt.Sprint(cmd.ProcessState.ExitCode()); got != args[1] || left > 0 {
 		ts.Fatalf("exit code %s with %d interrupts not sent, want %s\n%s", got, left, args[1], said.String())
 	}
+}
+
+// upstreamCommand starts sites that publish a Kubernetes release for amd64, with the images that are named:
+//
+//	upstream VERSION IMAGE...
+func upstreamCommand(ts *testscript.TestScript, t *testing.T, args []string) {
+	up := upstreamtest.New(t, args[0], "amd64", args[1:]...)
+	ts.Setenv("TEST_UPSTREAM", up.URL)
 }
