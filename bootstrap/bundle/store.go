@@ -51,14 +51,14 @@ func openStore(name string) (store, error) {
 		return s, nil
 	}
 	s := store{file: f, at: map[string]place{}}
-	if err := s.scan(info.Size()); err != nil {
+	if err := s.scan(); err != nil {
 		return s, errors.Join(err, f.Close())
 	}
 	return s, nil
 }
 
-// scan finds where each entry of the tar is; the reader seeks over the content.
-func (s store) scan(size int64) error {
+// scan finds where each entry of the tar is. The reader seeks over the content, and notices when the file ends before it does.
+func (s store) scan() error {
 	for t := tar.NewReader(s.file); ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -70,9 +70,6 @@ func (s store) scan(size int64) error {
 		at, err := s.file.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return reason(err)
-		}
-		if at+h.Size > size {
-			return fmt.Errorf("cut off: %s goes on behind the end of the file", h.Name)
 		}
 		if h.Typeflag == tar.TypeReg {
 			s.at[strings.TrimPrefix(path.Clean(h.Name), "./")] = place{at, h.Size}

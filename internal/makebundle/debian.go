@@ -44,7 +44,7 @@ func (m *maker) fetchRunc(ctx context.Context) error {
 	for _, verb := range [][]string{{"update"}, {"download", "runc"}} {
 		apt := exec.CommandContext(ctx, "apt-get", append(private, verb...)...)
 		apt.Dir = dir
-		if err := m.logged(apt); err != nil {
+		if err := m.logged(ctx, apt); err != nil {
 			return err
 		}
 	}
@@ -52,7 +52,7 @@ func (m *maker) fetchRunc(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.logged(exec.CommandContext(ctx, "dpkg-deb", "-x", deb, filepath.Join(m.scratch, "debian")))
+	return m.logged(ctx, exec.CommandContext(ctx, "dpkg-deb", "-x", deb, filepath.Join(m.scratch, "debian")))
 }
 
 // user runs apt's downloads as whoever runs this: its own user may not write here.

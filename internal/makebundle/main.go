@@ -214,11 +214,12 @@ func (m *maker) goTool(ctx context.Context, source string, args ...string) *exec
 func (m *maker) build(ctx context.Context, source, tags, variables string, packages ...string) error {
 	out := filepath.Join(m.scratch, source)
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-tags", tags, "-ldflags", "-s -w " + variables, "-o", out + "/"}
-	return m.logged(m.goTool(ctx, source, append(args, packages...)...))
+	return m.logged(ctx, m.goTool(ctx, source, append(args, packages...)...))
 }
 
-// logged runs a command with its output in the log.
-func (m *maker) logged(cmd *exec.Cmd) error {
+// logged runs a command with its output in the log. It and what it starts end with the context: the go command leaves its
+// compilers running.
+func (m *maker) logged(ctx context.Context, cmd *exec.Cmd) error {
 	log, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
@@ -226,10 +227,13 @@ func (m *maker) logged(cmd *exec.Cmd) error {
 	defer log.Close()
 	fmt.Fprintf(log, "# %q\n", cmd.Args)
 	cmd.Stdout, cmd.Stderr = log, log
-	// The go command starts compilers: an interrupt is for all of them, and it ends when they have.
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		return fmt.Errorf("running %s: %w; see %s", strings.Join(cmd.Args[:2], " "), err, m.log)
 	}
 	return nil
