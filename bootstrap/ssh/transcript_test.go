@@ -22,7 +22,7 @@ var times = regexp.MustCompile(`(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (.*)
 
 func TestTheTranscriptKeepsWhatRan(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	h := uploadHost(hosts, "master-0")
+	h := shellHost(hosts, "master-0")
 	h.On("#*", func(e *sshtest.Exec) int {
 		in, err := io.ReadAll(e.Stdin)
 		fmt.Fprintf(e.Stdout, "%d bytes\n\n2020-01-01 a record of its own\nlast", len(in))

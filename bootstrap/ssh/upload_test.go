@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,16 +22,10 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/sshtest"
 )
 
-// uploadHost is a host that runs what Put runs, with the paths of its own directory.
-func uploadHost(hosts *sshtest.Net, name string) *sshtest.Host {
+// shellHost is a host that really runs what Put runs.
+func shellHost(hosts *sshtest.Net, name string) *sshtest.Host {
 	h := hosts.Host(name)
-	h.On("*", func(e *sshtest.Exec) int {
-		line := strings.NewReplacer("='/", "='"+h.Dir+"/", "<'/", "<'"+h.Dir+"/").Replace(e.Line)
-		cmd := exec.Command("sh", "-c", line)
-		cmd.Stdout, cmd.Stderr = e.Stdout, e.Stderr
-		cmd.Run()
-		return cmd.ProcessState.ExitCode()
-	})
+	h.Shell(sshtest.Debian13)
 	return h
 }
 
@@ -81,7 +74,7 @@ func nothingBut(t *testing.T, h *sshtest.Host, names ...string) {
 
 func TestPutSendsWhatIsNotThere(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	h := uploadHost(hosts, "master-0")
+	h := shellHost(hosts, "master-0")
 	c := dial(t, config(hosts, "master-0"))
 	for i, size := range []int{5 << 20, 0, 1, 32 << 10, 5<<20 + 1} {
 		data := content(size)
@@ -101,7 +94,7 @@ func TestPutSendsWhatIsNotThere(t *testing.T) {
 
 func TestPutHasManyWritesUnderWay(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	uploadHost(hosts, "master-0")
+	shellHost(hosts, "master-0")
 	cfg := config(hosts, "master-0")
 	mute := &muted{answers: make(chan struct{})}
 	cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -165,7 +158,7 @@ func (m *muted) Close() error {
 
 func TestPutRefusesBadUploads(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	h := uploadHost(hosts, "master-0")
+	h := shellHost(hosts, "master-0")
 	c := dial(t, config(hosts, "master-0"))
 	for what, edit := range map[string]func(*ssh.Upload){
 		"a relative path":     func(u *ssh.Upload) { u.Path = "bundle" },
@@ -188,7 +181,7 @@ func TestPutRefusesBadUploads(t *testing.T) {
 
 func TestPutNamesABadLocalSource(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	h := uploadHost(hosts, "master-0")
+	h := shellHost(hosts, "master-0")
 	c := dial(t, config(hosts, "master-0"))
 	data := content(3 << 20)
 	broken := errors.New("disk error")
@@ -218,7 +211,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func TestPutChecksOnTheHost(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	h := uploadHost(hosts, "master-0")
+	h := shellHost(hosts, "master-0")
 	c := dial(t, config(hosts, "master-0"))
 	old := upload("/tmp/bundle", []byte("old"))
 	if _, err := c.Put(t.Context(), old); err != nil {
@@ -233,7 +226,7 @@ func TestPutChecksOnTheHost(t *testing.T) {
 
 func TestPutSaysWhatTheHostLacks(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	h := uploadHost(hosts, "master-0")
+	h := shellHost(hosts, "master-0")
 	c := dial(t, config(hosts, "master-0"))
 	big := content(1 << 20)
 	refuse := func(u ssh.Upload, wants ...string) error {
@@ -249,7 +242,7 @@ func TestPutSaysWhatTheHostLacks(t *testing.T) {
 		}
 		return err
 	}
-	refuse(upload("/srv/bundle", big), "no directory /srv", sshtest.User)
+	refuse(upload("/srv/none/bundle", big), "no directory /srv/none", sshtest.User)
 	if err := refuse(upload("/etc/bundle", big), "user "+sshtest.User+" may not write there"); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("got %v", err)
 	}
@@ -268,7 +261,7 @@ func TestPutSaysWhatTheHostLacks(t *testing.T) {
 
 func TestPutMeetsADiskThatFillsUp(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	h := uploadHost(hosts, "master-0")
+	h := shellHost(hosts, "master-0")
 	c := dial(t, config(hosts, "master-0"))
 	data := content(4 << 20)
 	u := upload("/tmp/bundle", data)
@@ -284,7 +277,7 @@ func TestPutMeetsADiskThatFillsUp(t *testing.T) {
 
 func TestPutNeedsSFTPAndFindsItAgain(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	h := uploadHost(hosts, "master-0")
+	h := shellHost(hosts, "master-0")
 	c := dial(t, config(hosts, "master-0"))
 	data := content(4 << 20)
 	u := upload("/tmp/bundle", data)
@@ -309,7 +302,7 @@ func TestPutNeedsSFTPAndFindsItAgain(t *testing.T) {
 
 func TestPutRemovesWhatKilledRunsLeft(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	h := uploadHost(hosts, "master-0")
+	h := shellHost(hosts, "master-0")
 	data := content(4 << 20)
 	u := upload("/tmp/bundle", data)
 	killed := u
@@ -348,7 +341,7 @@ func TestPutRemovesWhatKilledRunsLeft(t *testing.T) {
 
 func TestPutsOfOnePathDoNotMeet(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	h := uploadHost(hosts, "master-0")
+	h := shellHost(hosts, "master-0")
 	clients := []*ssh.Client{dial(t, config(hosts, "master-0")), dial(t, config(hosts, "master-0"))}
 	versions := map[string]bool{}
 	var wg sync.WaitGroup
@@ -372,7 +365,7 @@ func TestPutsOfOnePathDoNotMeet(t *testing.T) {
 
 func TestPutEndsWithTheContext(t *testing.T) {
 	hosts := sshtest.New(t, "master-0")
-	h := uploadHost(hosts, "master-0")
+	h := shellHost(hosts, "master-0")
 	c := dial(t, config(hosts, "master-0"))
 	data := content(4 << 20)
 
@@ -463,7 +456,7 @@ func BenchmarkPut(b *testing.B) {
 		for _, jump := range []bool{false, true} {
 			b.Run(fmt.Sprintf("rtt=%s/jump=%v", rtt, jump), func(b *testing.B) {
 				hosts := sshtest.New(b, "jump", "worker-0")
-				h := uploadHost(hosts, "worker-0")
+				h := shellHost(hosts, "worker-0")
 				cfg := config(hosts, "worker-0")
 				if jump {
 					through, err := ssh.Dial(b.Context(), far(config(hosts, "jump"), rtt))

@@ -144,8 +144,14 @@ func (h *Host) run(e *Exec, line string) {
 			reply = s.reply
 		}
 	}
+	shell, noSudo := h.system != "", h.noSudo
 	h.mu.Unlock()
-	if reply == nil {
+	switch {
+	case e.Sudo && noSudo:
+		reply = Fail(1, "sudo: a password is required\n")
+	case reply == nil && shell:
+		reply = (*Exec).Run
+	case reply == nil:
 		h.net.t.Errorf("sshtest: nothing is scripted on %s for %q", h.Name, e.Line)
 		reply = Fail(127, fmt.Sprintf("sh: %s: not found\n", e.Line))
 	}

@@ -77,7 +77,8 @@ func (l limited) WriteAt(p []byte, at int64) (int, error) {
 	return l.File.WriteAt(p, at)
 }
 
-// FillDisk leaves so many bytes free on the host's disk; what is written over SFTP after that fails.
+// FillDisk leaves so many bytes free on the host's disk; what is written over SFTP after that fails. In a shell each command
+// finds that room anew, on a copy of the files whose changes are there when the command has ended, and lost if it is killed.
 func (h *Host) FillDisk(free int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

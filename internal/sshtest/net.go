@@ -1,14 +1,16 @@
-// Package sshtest is a set of hosts in this process that speak real SSH and SFTP, with scripted answers to commands and files in
-// a temporary directory. Code under test uses its own SSH client; nothing is mocked.
+// Package sshtest is a set of hosts in this process that speak real SSH and SFTP, with scripted answers to commands or a real
+// shell, and files in a temporary directory. Code under test uses its own SSH client; nothing is mocked.
 //
 //	hosts := sshtest.New(t, "jump", "worker-0")
 //	w := hosts.Host("worker-0")
-//	w.On("hostname", sshtest.Text("worker-0\n"))
-//	w.On("kubeadm join *", func(e *sshtest.Exec) int { ... })
+//	w.Shell(sshtest.Debian13)
+//	w.Stub("kubeadm", "echo joined")
+//	w.On("# join*", sshtest.DropAfter)
 //
-// Hosts are strict: a command that nobody scripted fails the test, files are written with the rights of the user who logged
-// in, and only that user's key is let in. They can be made to misbehave as real ones do: see [Host.Down], [Host.Hang],
-// [Host.RefuseAuth], [Host.SetHostKey], [Host.FillDisk], [Host.SFTP], [Drop]. The package knows nothing of the project's own SSH client.
+// Hosts are strict: a command that nobody scripted fails the test or, on a host with a shell, runs where nothing exists but POSIX
+// tools and stubs; files are written with the rights of the user who logged in, and only that user's key is let in. They can be
+// made to misbehave as real ones do: see [Host.Down], [Host.Hang], [Host.RefuseAuth], [Host.SetHostKey], [Host.FillDisk],
+// [Host.SFTP], [Host.NoSudo], [Drop], [DropAfter]. The package knows nothing of the project's own SSH client.
 package sshtest
 
 import (
@@ -96,6 +98,10 @@ type Host struct {
 	ran        []string
 	noSFTP     bool
 	transfers  map[ssh.Channel]bool // SFTP sessions
+	system     OS                   // empty: no shell
+	view       string               // where a full disk is mounted, in namespaces only
+	tables     string               // a directory of tables of mounts
+	noSudo     bool
 	full       bool
 	free       int64
 }
