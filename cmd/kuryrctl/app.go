@@ -28,7 +28,7 @@ type app struct {
 	dial stack.Dialer
 	poll time.Duration
 
-	bundle  string // as --bundle names it
+	bundle string // as --bundle names it
 	// upstream, when set, stands for the sites that releases are fetched from.
 	upstream bundle.Source
 
