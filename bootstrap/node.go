@@ -137,15 +137,17 @@ func found(printed, ready string) graph.State {
 
 // checkFiles is a piece of shell that prints which of the files are missing or different, and "none" when all are missing.
 func checkFiles(files []file) string {
-	var s strings.Builder
-	s.WriteString("none=none\ncheck() {\n\tif ! [ -e \"$1\" ]; then\n\t\techo \"$1 is missing\"\n\t\treturn\n\tfi\n\tnone=\n" +
-		"\tif [ \"$(sha256sum <\"$1\" | cut -c1-64) $(stat -c %a \"$1\")\" != \"$2 $3\" ]; then echo \"$1 differs\"; fi\n}\n")
+	var sums, modes, paths strings.Builder
 	for _, f := range files {
 		sum := sha256.Sum256(f.content)
-		fmt.Fprintf(&s, "check %s %s %o\n", ssh.Quote(f.path), hex.EncodeToString(sum[:]), f.mode.Perm())
+		fmt.Fprintf(&sums, "%s  %s\n", hex.EncodeToString(sum[:]), f.path)
+		fmt.Fprintf(&modes, "%o %s\n", f.mode.Perm(), f.path)
+		paths.WriteString(" " + f.path)
 	}
-	s.WriteString("echo $none\n")
-	return s.String()
+	return "sha256sum --check --quiet 2>/dev/null <<END\n" + sums.String() + "END\n" +
+		"have=$(stat -c '%a %n'" + paths.String() + " 2>/dev/null)\n" +
+		"[ -n \"$have\" ] || echo none\n" +
+		"[ \"$have\" = '" + strings.TrimSuffix(modes.String(), "\n") + "' ] || echo 'files are missing or have other modes'\n"
 }
 
 // write puts files on a host; what they hold is seen by nobody on the way.

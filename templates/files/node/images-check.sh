@@ -1,5 +1,13 @@
+# look at the images
 have=$(ctr -n k8s.io images ls 2>&1) || echo "images cannot be listed: $have"
-have=$(echo "$have" | awk '{ print $1 "@" $3 }')
+have="
+$(echo "$have" | awk '{ print $1 "@" $3 }')
+"
 for image in $images; do
-	echo "$have" | grep -qxF "$image" || echo "${image%@*} is not there"
+	case $have in
+	*"
+$image
+"*) ;;
+	*) echo "${image%@*} is not there" ;;
+	esac
 done

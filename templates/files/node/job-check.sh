@@ -1,3 +1,4 @@
+# look how far kubeadm got
 if systemctl is-active --quiet "kuryrctl-$job.service"; then
 	echo "$job is still going on"
 elif ! [ -f "/var/lib/kuryrctl/$job.done" ]; then

@@ -1,3 +1,4 @@
+# look at the software
 missing=none
 for archive in $archives; do
 	list=/var/lib/kuryrctl/$archive.list

@@ -1,13 +1,42 @@
-loaded() { lsmod | grep -q "^$1 " || grep -qs "/$1\.ko" "/lib/modules/$(uname -r)/modules.builtin"; }
-[ "$(hostname)" = "$name" ] || echo "its hostname is $(hostname)"
+# look at the system
+# Forks are few: on a slow machine they are what a look costs.
+[ "$(uname -n)" = "$name" ] || echo "its hostname is $(uname -n)"
 getent hosts "$name" >/dev/null || echo "its own name does not resolve"
-[ -z "$(swapon --show=NAME --noheadings)" ] || echo "swap is on"
+{ read -r _; read -r swap _; } </proc/swaps && [ -n "$swap" ] && echo "it swaps to $swap"
+modules="
+$(cat /proc/modules)"
 for module in overlay br_netfilter 8021q; do
-	loaded "$module" || echo "kernel module $module is not loaded"
+	case $modules in
+	*"
+$module "*) ;;
+	*) grep -qs "/$module\.ko" "/lib/modules/$(uname -r)/modules.builtin" || echo "kernel module $module is not loaded" ;;
+	esac
 done
-grep -v '^#' /etc/sysctl.d/99-kuryrctl.conf 2>/dev/null | while read -r key _ value; do
-	[ "$(sysctl -n "$key" 2>&1)" = "$value" ] || echo "$key is not $value"
-done
+# The shell reads byte by byte, and a number below /proc/sys can only be read at once; hence one cat for all.
+paths= values=
+while read -r key equals value; do
+	if [ "$equals" != = ]; then continue; fi
+	path=/proc/sys rest=$key
+	while [ -n "$rest" ]; do
+		path=$path/${rest%%.*}
+		case $rest in
+		*.*) rest=${rest#*.} ;;
+		*) rest= ;;
+		esac
+	done
+	paths="$paths $path" values="$values$value
+"
+done 2>/dev/null </etc/sysctl.d/99-kuryrctl.conf
+if [ "$(cat $paths 2>&1)
+" != "$values" ]; then
+	for path in $paths; do
+		[ "$(cat $path 2>/dev/null)" = "${values%%"
+"*}" ] || echo "$path is not ${values%%"
+"*}"
+		values=${values#*"
+"}
+	done
+fi
 for command in $commands; do
 	command -v "$command" >/dev/null || echo "it lacks $command"
 done
