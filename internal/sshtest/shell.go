@@ -119,7 +119,8 @@ func (h *Host) furnish(system OS, release string) error {
 	var errs []error
 	check := func(err error) { errs = append(errs, err) }
 	for dir := range strings.FieldsSeq(`.host/usr .host/proc dev etc/sysctl.d etc/modules-load.d etc/systemd/system opt proc/sys root run srv
-		sys/fs/cgroup sys/module tmp usr/bin usr/sbin usr/lib/sshtest usr/lib/systemd/system usr/lib/sysctl.d usr/libexec usr/share
+		sys/fs/cgroup sys/module tmp usr/bin usr/sbin usr/lib/sshtest usr/lib/systemd/system usr/lib/sysctl.d usr/lib/modules usr/lib/modules-load.d
+		usr/lib/modprobe.d usr/libexec usr/share
 		usr/local/bin usr/local/sbin var/lib/sshtest/active var/lib/sshtest/enabled var/lib/sshtest/masked var/lib/sshtest/start
 		var/lib/sshtest/no-module var/lib/sshtest/no-package var/lib/sshtest/package var/log var/tmp`) {
 		check(os.MkdirAll(h.path(dir), 0o755))
@@ -130,13 +131,14 @@ func (h *Host) furnish(system OS, release string) error {
 		check(os.Symlink(to, h.path(link)))
 	}
 	files := map[string]string{
-		"etc/os-release": release,
-		"etc/hostname":   strings.ReplaceAll(h.Name, "/", "-") + "\n",
-		"etc/hosts":      "127.0.0.1 localhost\n",
-		"etc/passwd":     "root:x:0:0:root:/root:/bin/bash\n" + User + ":x:1000:1000::/home/" + User + ":/bin/bash\n",
-		"etc/group":      "root:x:0:\n" + User + ":x:1000:\n",
-		"etc/fstab":      "/dev/vda1 / ext4 defaults 0 1\n",
-		"etc/machine-id": strings.Repeat("0123456789abcdef", 2) + "\n",
+		"etc/os-release":     release,
+		"usr/lib/os-release": release,
+		"etc/hostname":       strings.ReplaceAll(h.Name, "/", "-") + "\n",
+		"etc/hosts":          "127.0.0.1 localhost\n",
+		"etc/passwd":         "root:x:0:0:root:/root:/bin/bash\n" + User + ":x:1000:1000::/home/" + User + ":/bin/bash\n",
+		"etc/group":          "root:x:0:\n" + User + ":x:1000:\n",
+		"etc/fstab":          "/dev/vda1 / ext4 defaults 0 1\n",
+		"etc/machine-id":     strings.Repeat("0123456789abcdef", 2) + "\n",
 
 		"proc/modules":     "ext4 1069056 1 - Live 0x0000000000000000\n",
 		"proc/swaps":       "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
@@ -271,7 +273,7 @@ func (h *Host) write(name, text string, mode fs.FileMode) error {
 }
 
 // inSbin lists the stubs that an ordinary user's path does not find.
-const inSbin = "modprobe lsmod sysctl swapoff swapon ip conntrack depmod restorecon getenforce setenforce"
+const inSbin = "modprobe lsmod sysctl swapoff swapon ip conntrack depmod sshd restorecon getenforce setenforce"
 
 // stub replaces a file and never writes through a link to a real one.
 func (h *Host) stub(name, script string) error {
