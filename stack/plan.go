@@ -3,10 +3,12 @@ package stack
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/kuryrctl/kuryrctl/bootstrap/cluster"
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 	"github.com/kuryrctl/kuryrctl/internal/wait"
@@ -178,5 +180,22 @@ func (s *Stack) Down(ctx context.Context, r *Removal, o UpOptions) error {
 	if removing != nil && !openstack.IsNotFound(removing) {
 		return removing
 	}
+	if err := s.unmerge(ctx); err != nil {
+		return err
+	}
 	return s.local.forget()
+}
+
+// unmerge takes the stack out of the user's own kubeconfig, if it is there.
+func (s *Stack) unmerge(ctx context.Context) error {
+	config, err := os.ReadFile(s.local.kubeconfigPath())
+	if err != nil {
+		return nil // there was no cluster, or it was made elsewhere
+	}
+	path, err := cluster.UserFile()
+	if err != nil {
+		return err
+	}
+	_, err = cluster.Unmerge(ctx, path, config)
+	return err
 }

@@ -20,7 +20,7 @@ func (s *Stack) Declaration() (Config, error) {
 	c := Defaults()
 	f, err := os.Open(s.local.declarationPath())
 	if errors.Is(err, fs.ErrNotExist) {
-		return c, fmt.Errorf("this machine does not know what %s was declared to be: name its lab file with --file", s.Name)
+		return c, fmt.Errorf("this machine does not know what %s was declared to be: run `kuryrctl stack %s` with its lab file here first", s.Name, s.Name)
 	}
 	if err != nil {
 		return c, fmt.Errorf("reading the declaration: %w", err)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -76,6 +77,14 @@ func (s *Stack) Close() {
 	for _, h := range slices.Backward(s.hosts) { // the jump host is the first
 		h.close()
 	}
+}
+
+// KubeconfigPath is where the administrator's kubeconfig is, or an error that says where it might be.
+func (s *Stack) KubeconfigPath() (string, error) {
+	if _, err := os.Stat(s.local.kubeconfigPath()); err != nil {
+		return "", fmt.Errorf("%w %s: it is kept only where the stack was made (here it would be %s)", ErrNoKubeconfig, s.Name, s.local.kubeconfigPath())
+	}
+	return s.local.kubeconfigPath(), nil
 }
 
 // KeyPath is where the stack's private SSH key is, or an error that says where it might be.

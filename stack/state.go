@@ -39,27 +39,41 @@ func openLocal(home, projectID, name string) (l local, err error) {
 
 // FindKey is the path of the private key of a stack known on this machine, without asking any cloud. It is an error when there
 // is none, or when several projects have a stack of that name.
-func FindKey(name string) (string, error) {
+func FindKey(name string) (string, error) { return find(name, keyFile, ErrNoKey) }
+
+// FindKubeconfig is the same for the administrator's kubeconfig.
+func FindKubeconfig(name string) (string, error) { return find(name, kubeconfigFile, ErrNoKubeconfig) }
+
+// The files of a stack that a person may want to have.
+const (
+	keyFile        = "id_ed25519"
+	kubeconfigFile = "kubeconfig"
+)
+
+func find(name, file string, none error) (string, error) {
 	home, err := stateHome()
 	if err != nil {
 		return "", err
 	}
-	paths, err := filepath.Glob(filepath.Join(home, "stacks", "*", name, "id_ed25519"))
+	paths, err := filepath.Glob(filepath.Join(home, "stacks", "*", name, file))
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("looking for the key of %s: %w", name, err)
+		return "", fmt.Errorf("looking for %s of %s: %w", file, name, err)
 	case len(paths) == 0:
-		return "", fmt.Errorf("%w %s: the private key is kept only where the stack was made, below %s", ErrNoKey, name, filepath.Join(home, "stacks"))
+		return "", fmt.Errorf("%w %s: it is kept only where the stack was made, below %s", none, name, filepath.Join(home, "stacks"))
 	case len(paths) > 1:
 		return "", fmt.Errorf("%d projects have a stack %s: name the cloud with --cloud", len(paths), name)
 	}
 	return paths[0], nil
 }
 
-// ErrNoKey means that this machine has no key of a stack.
-var ErrNoKey = errors.New("there is no key on this machine for stack")
+// ErrNoKey means that this machine has no key of a stack, ErrNoKubeconfig the same of the administrator's kubeconfig.
+var (
+	ErrNoKey        = errors.New("there is no key on this machine for stack")
+	ErrNoKubeconfig = errors.New("there is no kubeconfig on this machine for stack")
+)
 
-func (l local) keyPath() string { return filepath.Join(l.dir, "id_ed25519") }
+func (l local) keyPath() string { return filepath.Join(l.dir, keyFile) }
 
 // hasKey reports whether the stack's private key is here.
 func (l local) hasKey() bool {
@@ -152,7 +166,7 @@ func (l local) openLog(node string) (*os.File, error) {
 	return f, nil
 }
 
-func (l local) kubeconfigPath() string { return filepath.Join(l.dir, "kubeconfig") }
+func (l local) kubeconfigPath() string { return filepath.Join(l.dir, kubeconfigFile) }
 
 func (l local) bundlePath() string { return filepath.Join(l.dir, "bundle") }
 

@@ -18,7 +18,7 @@ for it; --cloud is needed only when stacks of several clouds have this name.`,
 		Example: "  kuryrctl getkey demo >demo.pem",
 		Args:    names("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := a.findKey(cmd, args[0])
+			path, err := a.findFile(cmd, args[0], stack.FindKey, (*stack.Stack).KeyPath)
 			if err != nil {
 				return err
 			}
@@ -33,17 +33,18 @@ for it; --cloud is needed only when stacks of several clouds have this name.`,
 	}
 }
 
-func (a *app) findKey(cmd *cobra.Command, name string) (string, error) {
+// findFile finds a file of a stack on this machine: among all stacks, or that of a cloud which is named.
+func (a *app) findFile(cmd *cobra.Command, name string, anywhere func(string) (string, error), of func(*stack.Stack) (string, error)) (string, error) {
 	if err := stack.CheckName(name); err != nil {
 		return "", usageError{err}
 	}
 	if a.cloud == "" {
-		return stack.FindKey(name)
+		return anywhere(name)
 	}
 	_, s, err := a.open(cmd.Context(), name, "")
 	if err != nil {
 		return "", err
 	}
 	defer s.Close()
-	return s.KeyPath()
+	return of(s)
 }

@@ -30,11 +30,11 @@ standard error.`,
 		return pflag.NormalizedName(name)
 	})
 	root.AddGroup(&cobra.Group{ID: life, Title: "A stack's life:"}, &cobra.Group{ID: look, Title: "Looking and entering:"})
-	for _, cmd := range []*cobra.Command{a.newPlanCommand(), a.newStackCommand(), a.newUnstackCommand()} {
+	for _, cmd := range []*cobra.Command{a.newPlanCommand(), a.newStackCommand(), a.newScaleCommand(), a.newUnstackCommand()} {
 		cmd.GroupID = life
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{a.newDoctorCommand(), a.newListCommand(), a.newShowCommand(), a.newStatusCommand(), a.newGetKeyCommand(), a.newSSHCommand()} {
+	for _, cmd := range []*cobra.Command{a.newDoctorCommand(), a.newListCommand(), a.newShowCommand(), a.newStatusCommand(), a.newGetKeyCommand(), a.newKubeconfigCommand(), a.newSSHCommand()} {
 		cmd.GroupID = look
 		root.AddCommand(cmd)
 	}
