@@ -67,7 +67,7 @@ func New(t testing.TB, stable, arch string, images ...string) *Upstream {
 			t.Fatal(err)
 		}
 	}
-	u.asked = nil
+	u.Asked() // forgets what was pushed
 	return u
 }
 
