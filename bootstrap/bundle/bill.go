@@ -59,7 +59,8 @@ func (b *bill) addBinary(name string, f *os.File) error {
 			if m.Replace != nil {
 				m = m.Replace
 			}
-			c.Components = append(c.Components, component{Type: "library", Name: m.Path, Version: m.Version, PURL: "pkg:golang/" + m.Path + "@" + escapePURL(m.Version)})
+			c.Components = append(c.Components, component{Type: "library", Name: m.Path, Version: m.Version,
+				PURL: "pkg:golang/" + m.Path + "@" + escapePURL(m.Version)})
 		}
 	}
 	b.add(c)

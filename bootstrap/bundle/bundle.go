@@ -164,7 +164,8 @@ func (b *Bundle) Release(version, arch string) (*Release, error) {
 	for _, r := range b.releases {
 		there = append(there, r.Version+" for "+r.Arch)
 	}
-	return nil, fmt.Errorf("looking for Kubernetes %s for %s in bundle %s: there is %s", cmp.Or(version, "(the newest stable)"), arch, b.path, strings.Join(there, ", "))
+	return nil, fmt.Errorf("looking for Kubernetes %s for %s in bundle %s: there is %s",
+		cmp.Or(version, "(the newest stable)"), arch, b.path, strings.Join(there, ", "))
 }
 
 // Archives are the tar.gz files to unpack at / of every node: runtime, then kubernetes.

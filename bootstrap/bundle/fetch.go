@@ -231,7 +231,7 @@ func (f *fetcher) pull(ctx context.Context, b *Builder) error {
 			err = b.AddImage(i.ref, i.controlPlane, img)
 		}
 		if err != nil {
-			return f.told(ctx, fmt.Errorf("pulling %s: %w", from, err))
+			return told(ctx, "pulling "+from.String(), err)
 		}
 		digest, err := img.Digest()
 		if err != nil {
@@ -274,7 +274,8 @@ func (f *fetcher) get(ctx context.Context, d download, to string) (string, error
 		})
 	})
 	if got := hex.EncodeToString(sum.Sum(nil)); err == nil && got != want {
-		err = fmt.Errorf("downloading %s: its sha256 is %s, and %s says %s; it is damaged or not what the project has published", d.url, got, d.sums, want)
+		err = fmt.Errorf("downloading %s: its sha256 is %s, and %s says %s; it is damaged or not what the project has published",
+			d.url, got, d.sums, want)
 	}
 	if err != nil {
 		return "", errors.Join(err, removed(partial))
@@ -326,7 +327,7 @@ func (f *fetcher) body(ctx context.Context, from string, use func(io.Reader) err
 	}
 	resp, err := f.client.Do(req)
 	if err != nil {
-		return f.told(ctx, fmt.Errorf("downloading %s: %w", from, err))
+		return told(ctx, "downloading "+from, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -342,14 +343,14 @@ func (f *fetcher) body(ctx context.Context, from string, use func(io.Reader) err
 }
 
 // told adds the ways out to the error of a conversation that never began. That of one which was ended is why.
-func (f *fetcher) told(ctx context.Context, err error) error {
+func told(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if _, ok := errors.AsType[*url.Error](err); ok {
-		return fmt.Errorf("%w: %w", err, ErrUnreachable)
+	if silent, ok := errors.AsType[*url.Error](err); ok {
+		return fmt.Errorf("%s: %w: %w", doing, silent.Err, ErrUnreachable)
 	}
-	return err
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 // unpack makes files of a download: of those in a tar.gz that are asked for, or of the file itself.

@@ -80,7 +80,8 @@ func (a *app) newBundleInspectCommand() *cobra.Command {
 			}
 			rows = append(rows, more...)
 		}
-		t := table{columns: []column{{name: "KUBERNETES"}, {name: "ARCH"}, {name: "KIND"}, {name: "NAME"}, {name: "NODES"}, {name: "SIZE"}, {name: "DIGEST", wide: true}}}
+		t := table{columns: []column{{name: "KUBERNETES"}, {name: "ARCH"}, {name: "KIND"}, {name: "NAME"}, {name: "NODES"}, {name: "SIZE"},
+			{name: "DIGEST", wide: true}}}
 		for _, row := range rows {
 			t.add(row.Kubernetes, row.Arch, row.Kind, row.Name, row.Nodes, fmt.Sprintf("%.1f MiB", float64(row.Size)/(1<<20)), row.Digest)
 		}

@@ -149,7 +149,8 @@ func (m *maker) make(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "makebundle: Kubernetes %s for %s: cold, this takes a quarter of an hour on two cores; the log is %s\n", kubernetes.Version, m.arch, m.log)
+	fmt.Fprintf(os.Stderr, "makebundle: Kubernetes %s for %s: with nothing cached, this takes a quarter of an hour on two cores; the log is %s\n",
+		kubernetes.Version, m.arch, m.log)
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
