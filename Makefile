@@ -4,10 +4,10 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 BIN     := bin/kuryrctl
 SOURCES := $(shell git ls-files '*.go' 'templates/**' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build test fmt vet staticcheck unit e2e lab reference fuzz bundle clean
+.PHONY: help build test fmt vet staticcheck unit e2e e2e-full lab reference fuzz bundle clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z0-9]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: $(BIN) ## bin/kuryrctl, static: it also runs as the first process of the lab cloud
 
@@ -20,21 +20,25 @@ fmt: ## fail when gofmt would change a file
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt -w $$out"; exit 1; }
 
 vet: ## go vet, also of the tests behind build tags
-	$(GO) vet ./... && $(GO) vet -tags e2e ./...
+	$(GO) vet ./... && $(GO) vet -tags e2e,e2e_full ./...
 
 staticcheck: ## staticcheck, at the version of go.mod
-	$(GO) tool staticcheck -tags e2e ./...
+	$(GO) tool staticcheck -tags e2e,e2e_full ./...
 
 unit: ## all hermetic tests, with the race detector
 	$(GO) test -race -timeout 20m ./...
 
-e2e: build ## the tests on the lab cloud, which is brought up if it is not (needs root)
+e2e: build bundle ## the tests on the lab cloud, which is brought up if it is not (needs root)
 	$(BIN) cloud up --install
 	$(GO) test -tags e2e -count=1 -p 1 -v -timeout 60m ./internal/e2e ./bootstrap/cloud ./internal/openstack ./internal/openstacktest -run '$(or $(RUN),.)'
 
-lab: build ## from nothing to a stack on a real OpenStack on this machine (needs root)
+e2e-full: build bundle ## the other topologies on the lab cloud: two masters, and three of which one is lost
 	$(BIN) cloud up --install
-	$(BIN) --cloud lab stack demo -f examples/minimal.yaml --timings
+	$(GO) test -tags e2e,e2e_full -count=1 -v -timeout 60m ./internal/e2e -run '$(or $(RUN),Masters)'
+
+lab: build bundle ## from nothing to a cluster on a real OpenStack on this machine (needs root)
+	$(BIN) cloud up --install
+	$(BIN) --cloud lab stack demo -f examples/minimal.yaml --bundle bin/bundle.tar --timings
 
 bundle: ## bin/bundle.tar, the nodes' software from the Go module proxy and Debian (ARCH=arm64 for another architecture)
 	$(GO) run ./internal/makebundle -o bin/bundle.tar $(if $(ARCH),-arch $(ARCH))

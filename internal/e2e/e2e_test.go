@@ -118,8 +118,8 @@ func TestAStackLivesOnARealCloud(t *testing.T) {
 	lab := func(args ...string) []string { return append([]string{"--cloud", "lab"}, args...) }
 	t.Cleanup(func() { exec.Command(kuryrctl(t), lab("unstack", stack, "--yes")...).Run() })
 
-	run(t, 3, lab("plan", stack, "-f", "../../examples/minimal.yaml")...)
-	_, talk := run(t, 0, lab("stack", stack, "-f", "../../examples/minimal.yaml", "--timings")...)
+	run(t, 3, lab("plan", stack, "-f", "../../examples/minimal.yaml", "--kubernetes=false")...)
+	_, talk := run(t, 0, lab("stack", stack, "-f", "../../examples/minimal.yaml", "--kubernetes=false", "--timings")...)
 	writes, reads := requests(t, talk)
 	if writes > 22 {
 		t.Errorf("building took %d writes; the budget is 22", writes)
@@ -144,12 +144,12 @@ func TestAStackLivesOnARealCloud(t *testing.T) {
 	}
 	run(t, 7, lab("ssh", stack, "worker-0", "--", "exit 7")...)
 
-	_, talk = run(t, 0, lab("stack", stack, "-f", "../../examples/minimal.yaml", "--timings")...)
+	_, talk = run(t, 0, lab("stack", stack, "-f", "../../examples/minimal.yaml", "--kubernetes=false", "--timings")...)
 	if writes, reads := requests(t, talk); writes != 0 || reads > 12 {
 		t.Errorf("an idle run made %d writes and %d reads", writes, reads)
 	}
-	run(t, 0, lab("plan", stack, "-f", "../../examples/minimal.yaml")...)
-	run(t, 0, lab("doctor", stack, "-f", "../../examples/minimal.yaml")...)
+	run(t, 0, lab("plan", stack, "-f", "../../examples/minimal.yaml", "--kubernetes=false")...)
+	run(t, 0, lab("doctor", stack, "-f", "../../examples/minimal.yaml", "--kubernetes=false")...)
 	if ours := openstackNames(t, stack); len(ours) < 15 {
 		t.Errorf("the stock client sees only %v", ours)
 	}
@@ -167,38 +167,49 @@ func TestAKilledRunIsResumed(t *testing.T) {
 	const stack = "e2e-killed"
 	lab := func(args ...string) []string { return append([]string{"--cloud", "lab"}, args...) }
 	t.Cleanup(func() { exec.Command(kuryrctl(t), lab("unstack", stack, "--yes")...).Run() })
-	args := lab("stack", stack, "--workers", "1", "--progress", "json")
+	args := lab("stack", stack, "--workers", "1", "--kubernetes=false", "--progress", "json")
 
 	for _, at := range []string{`"network.pod"`, `"trunk.worker-0"`, `"loadbalancer.api-lb"`} {
-		cmd := exec.CommandContext(t.Context(), kuryrctl(t), args...)
-		talk := &watcher{until: at, found: make(chan struct{})}
-		cmd.Stderr = talk
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		go func() { ended <- cmd.Wait() }()
-		select {
-		case <-talk.found:
-			if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-			<-ended
-			t.Logf("killed at the first event of %s", at)
-		case err := <-ended:
-			t.Fatalf("ended before it touched %s: %v\n%s", at, err, talk.text.String())
-		}
+		killAt(t, at, 0, args...)
 	}
 	run(t, 0, args...)
 	v := show(t, stack)
 	if len(v.Nodes) != 2 || len(v.Networks) != 3 || len(v.LoadBalancers) != 1 || len(v.FloatingIPs) != 1 {
 		t.Errorf("after three kills: %+v", v)
 	}
-	run(t, 0, lab("plan", stack, "--workers", "1")...)
+	run(t, 0, lab("plan", stack, "--workers", "1", "--kubernetes=false")...)
 	run(t, 0, lab("unstack", stack, "--yes")...)
 	if left := openstackNames(t, stack); len(left) > 0 {
 		t.Errorf("left in the cloud:\n%s", strings.Join(left, "\n"))
 	}
+}
+
+// killAt runs kuryrctl until its standard error has a text and some time has gone by since, and kills it.
+func killAt(t *testing.T, at string, after time.Duration, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), kuryrctl(t), args...)
+	talk := &watcher{until: at, found: make(chan struct{})}
+	cmd.Stderr = talk
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-talk.found:
+	case err := <-ended:
+		t.Fatalf("ended before %s: %v\n%s", at, err, talk.text.String())
+	}
+	select {
+	case <-time.After(after):
+	case err := <-ended:
+		t.Fatalf("ended within %v of %s: %v\n%s", after, at, err, talk.text.String())
+	}
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	t.Logf("killed %v after %s", after, at)
 }
 
 // watcher closes found when the text has gone by that it waits for.

@@ -1,0 +1,148 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kuryrctl/kuryrctl/bootstrap/cloud"
+	"github.com/kuryrctl/kuryrctl/bootstrap/cluster"
+)
+
+const minimal = "../../examples/minimal.yaml"
+
+// bundleOf is the nodes' software, as `make bundle` leaves it.
+func bundleOf(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../bin/bundle.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("the bundle is not made (make bundle): %v", err)
+	}
+	return path
+}
+
+// operator is a cluster as its operator reaches it: by the kubeconfig, at the floating IP.
+func operator(t *testing.T, stack string) *cluster.Cluster {
+	t.Helper()
+	config, _ := run(t, 0, "--cloud", "lab", "kubeconfig", stack)
+	lab, err := cloud.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cluster.New([]byte(config), lab.DialContext)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// nodes are the names of a cluster's nodes; each must be one that lacks a network plugin and nothing else.
+func nodes(t *testing.T, c *cluster.Cluster) (names []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	all, err := c.Nodes(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range all {
+		if !n.Ready && !strings.Contains(n.Message, "cni plugin not initialized") {
+			t.Errorf("node %s is not ready: %s: %s", n.Name, n.Reason, n.Message)
+		}
+		names = append(names, n.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func expectNodes(t *testing.T, c *cluster.Cluster, want ...string) {
+	t.Helper()
+	if got := nodes(t, c); !slices.Equal(got, want) {
+		t.Errorf("the cluster has the nodes %v, want %v", got, want)
+	}
+}
+
+// started lists the resources that a run did not find as declared.
+func started(talk string) (all []string) {
+	for line := range strings.Lines(talk) {
+		if fields := strings.Fields(line); len(fields) > 2 && fields[1] == "started" {
+			all = append(all, fields[2])
+		}
+	}
+	return all
+}
+
+// A cluster is made on a real OpenStack by runs that are killed in the middle of kubeadm's work, grows, shrinks and goes.
+func TestAClusterLivesOnARealCloud(t *testing.T) {
+	const stack = "e2e-k8s"
+	lab := func(args ...string) []string { return append([]string{"--cloud", "lab"}, args...) }
+	t.Cleanup(func() { exec.Command(kuryrctl(t), lab("unstack", stack, "--yes")...).Run() })
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "config"))
+	up := lab("stack", stack, "-f", minimal, "--bundle", bundleOf(t), "--progress", "plain", "--timings")
+
+	killAt(t, "started    control-plane.master-0", 3*time.Second, up...)
+	killAt(t, "started    node.worker-0", 2*time.Second, up...)
+	_, talk := run(t, 0, up...)
+	t.Logf("after two kills:\n%s", talk)
+	log, _ := run(t, 0, lab("ssh", stack, "master-0", "--", "sudo cat /var/log/kuryrctl/init.log; sudo cat /var/lib/kuryrctl/init.sh; sudo ls -A /etc/kubernetes/kuryrctl")...)
+	if strings.Count(log, "initialized successfully") != 1 || strings.Contains(log, "init.yaml\n") && strings.Contains(log, "reset") {
+		t.Errorf("kubeadm init was not run to its end once:\n%s", log)
+	}
+	api := operator(t, stack)
+	expectNodes(t, api, "master-0", "worker-0", "worker-1")
+
+	// Nothing to do, and the bundle is remembered.
+	_, talk = run(t, 0, lab("stack", stack, "-f", minimal, "--progress", "plain", "--timings")...)
+	if writes, _ := requests(t, talk); writes != 0 || len(started(talk)) > 0 {
+		t.Errorf("an idle run made %d writes and worked on %v", writes, started(talk))
+	}
+	run(t, 0, lab("plan", stack, "-f", minimal)...)
+
+	// Secrets are not readable in what etcd keeps.
+	const kubectl = "sudo kubectl --kubeconfig /etc/kubernetes/admin.conf "
+	run(t, 0, lab("ssh", stack, "master-0", "--", kubectl+"create secret generic e2e --from-literal=word=Zaphod-Beeblebrox-42")...)
+	out, _ := run(t, 0, lab("ssh", stack, "master-0", "--", "sudo grep -rlc Zaphod-Beeblebrox-42 /var/lib/etcd; sudo grep -rlc registry/secrets/default/e2e /var/lib/etcd | head -n 1")...)
+	if strings.Count(out, "/var/lib/etcd/") != 1 {
+		t.Errorf("a secret is readable below /var/lib/etcd, or its key was not found there: %q", out)
+	}
+
+	// The user's own kubeconfig.
+	run(t, 0, lab("kubeconfig", stack, "--merge")...)
+	own, err := os.ReadFile(os.Getenv("KUBECONFIG"))
+	if err != nil || !strings.Contains(string(own), "name: "+stack) {
+		t.Errorf("the user's kubeconfig is %q, %v", own, err)
+	}
+
+	run(t, 0, lab("scale", stack, "--workers", "3")...)
+	expectNodes(t, api, "master-0", "worker-0", "worker-1", "worker-2")
+	run(t, 0, lab("scale", stack, "--workers", "1", "--yes")...)
+	expectNodes(t, api, "master-0", "worker-0")
+	if v := show(t, stack); len(v.Nodes) != 2 {
+		t.Errorf("after scaling to 1 worker there are %+v", v.Nodes)
+	}
+
+	// A host that has lost its state is put right: what drifts is repaired.
+	run(t, 0, lab("ssh", stack, "worker-0", "--", "sudo systemctl stop kubelet containerd; sudo rm /usr/local/bin/kubelet /etc/sysctl.d/99-kuryrctl.conf; sudo /usr/local/bin/ctr version || true")...)
+	run(t, 0, lab("scale", stack, "--workers", "1")...)
+	run(t, 0, lab("ssh", stack, "worker-0", "--", "systemctl is-active kubelet containerd && test -x /usr/local/bin/kubelet")...)
+
+	run(t, 0, lab("unstack", stack, "--yes")...)
+	if left := openstackNames(t, stack); len(left) > 0 {
+		t.Errorf("left in the cloud:\n%s", strings.Join(left, "\n"))
+	}
+	own, err = os.ReadFile(os.Getenv("KUBECONFIG"))
+	if err != nil || strings.Contains(string(own), stack) {
+		t.Errorf("unstack left the user's kubeconfig as %q, %v", own, err)
+	}
+}

@@ -1,0 +1,80 @@
+//go:build e2e && e2e_full
+
+package e2e
+
+import (
+	"context"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kuryrctl/kuryrctl/internal/wait"
+)
+
+// The 2017 write-up's topology: etcd on the first master, the API on the second.
+func TestTwoMastersPartTheirWork(t *testing.T) {
+	const stack, file = "e2e-two", "../../examples/superfluidity.yaml"
+	lab := func(args ...string) []string { return append([]string{"--cloud", "lab"}, args...) }
+	t.Cleanup(func() { exec.Command(kuryrctl(t), lab("unstack", stack, "--yes")...).Run() })
+
+	_, talk := run(t, 0, lab("stack", stack, "-f", file, "--bundle", bundleOf(t), "--progress", "plain", "--timings")...)
+	t.Log(talk)
+	expectNodes(t, operator(t, stack), "master-0", "master-1", "worker-0", "worker-1")
+	for node, want := range map[string]string{"master-0": "etcd.yaml\n", "master-1": "kube-apiserver.yaml\nkube-controller-manager.yaml\nkube-scheduler.yaml\n"} {
+		if out, _ := run(t, 0, lab("ssh", stack, node, "--", "sudo ls /etc/kubernetes/manifests")...); out != want {
+			t.Errorf("the static pods of %s are %q, want %q", node, out, want)
+		}
+	}
+	_, talk = run(t, 0, lab("stack", stack, "-f", file, "--progress", "plain", "--timings")...)
+	if writes, _ := requests(t, talk); writes != 0 || len(started(talk)) > 0 {
+		t.Errorf("an idle run made %d writes and worked on %v", writes, started(talk))
+	}
+	run(t, 0, lab("unstack", stack, "--yes")...)
+	if left := openstackNames(t, stack); len(left) > 0 {
+		t.Errorf("left in the cloud:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+// Of three masters one may die: the API goes on answering at the same address.
+func TestThreeMastersOutliveOne(t *testing.T) {
+	const stack = "e2e-ha"
+	lab := func(args ...string) []string { return append([]string{"--cloud", "lab"}, args...) }
+	t.Cleanup(func() { exec.Command(kuryrctl(t), lab("unstack", stack, "--yes")...).Run() })
+
+	_, talk := run(t, 0, lab("stack", stack, "-f", "../../examples/ha.yaml", "--bundle", bundleOf(t), "--progress", "plain", "--timings")...)
+	t.Log(talk)
+	api := operator(t, stack)
+	expectNodes(t, api, "master-0", "master-1", "master-2", "worker-0")
+
+	// The jump host and first member of etcd is the worst to lose.
+	run(t, 0, "cloud", "exec", "--", "openstack", "server", "stop", stack+"/master-0")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	err := wait.For(ctx, "master-0 to be missed by the others", 2*time.Second, func(ctx context.Context) (string, bool, error) {
+		node, ok, err := api.Node(ctx, "master-0")
+		if err != nil || !ok {
+			return "the API does not answer: " + err.Error(), false, nil
+		}
+		return node.Reason, node.Reason == "NodeStatusUnknown", nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Writes need a quorum of etcd; every try may meet another API server.
+	for range 6 {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		token, err := api.NewToken(ctx, time.Minute, "written with one master down")
+		if err == nil {
+			err = api.DeleteToken(ctx, token)
+		}
+		cancel()
+		if err != nil {
+			t.Errorf("with one master down: %v", err)
+		}
+	}
+	run(t, 0, lab("unstack", stack, "--yes")...)
+	if left := openstackNames(t, stack); len(left) > 0 {
+		t.Errorf("left in the cloud:\n%s", strings.Join(left, "\n"))
+	}
+}
