@@ -27,8 +27,9 @@ type Cluster struct {
 	Kubeconfig  string // the administrator's, a file on this machine
 	Entrance    *Node  // through which the API is reached from here
 
-	mu  sync.Mutex
-	api *cluster.Cluster
+	mu    sync.Mutex
+	api   *cluster.Cluster
+	slots chan struct{} // see uploads
 }
 
 // apiPort is where API servers listen; the endpoint leads there.
@@ -88,6 +89,15 @@ func (c *Cluster) API() (*cluster.Cluster, error) {
 		return client.DialContext(ctx, network, c.Endpoint.String())
 	})
 	return c.api, err
+}
+
+func (c *Cluster) uploading() chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.slots == nil {
+		c.slots = make(chan struct{}, uploads)
+	}
+	return c.slots
 }
 
 // Close ends connections to the API.

@@ -38,7 +38,7 @@ func (c *Cluster) software(n *Node, needs ...graph.Resource) *step {
 			return err
 		}
 		archives := r.Archives()
-		if err := put(ctx, client, archives...); err != nil {
+		if err := c.put(ctx, client, archives...); err != nil {
 			return err
 		}
 		_, err = client.Run(ctx, ssh.Command{Line: templates.Script("software", values(archives)), Sudo: true})
@@ -47,8 +47,17 @@ func (c *Cluster) software(n *Node, needs ...graph.Resource) *step {
 	return s
 }
 
+// uploads is how many nodes are uploaded to at once: all go through the same way in, and more only take each other's bandwidth.
+const uploads = 4
+
 // put uploads blobs into the store, each under its digest.
-func put(ctx context.Context, client *ssh.Client, blobs ...bundle.Blob) error {
+func (c *Cluster) put(ctx context.Context, client *ssh.Client, blobs ...bundle.Blob) error {
+	select {
+	case c.uploading() <- struct{}{}:
+		defer func() { <-c.uploading() }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	if _, err := client.Run(ctx, ssh.Command{Line: templates.Script("store", map[string]string{"store": storeDir}), Sudo: true}); err != nil {
 		return err
 	}
@@ -133,7 +142,7 @@ func (c *Cluster) images(n *Node, controlPlane bool, needs ...graph.Resource) *s
 		if controlPlane {
 			archives = append(archives, r.Images(true))
 		}
-		if err := put(ctx, client, archives...); err != nil {
+		if err := c.put(ctx, client, archives...); err != nil {
 			return err
 		}
 		for _, a := range archives {
