@@ -116,14 +116,14 @@ The first interrupt (Ctrl-C) lets calls in flight end, the second cuts them off;
 		if err := printView(a.stdout, format, v); err != nil {
 			return err
 		}
-		next(a.stderr, a, v)
+		next(a.stderr, a, s, v)
 		return nil
 	}
 	return cmd
 }
 
 // next tells what one may want to do with a stack that was just made.
-func next(w io.Writer, a *app, v *stack.View) {
+func next(w io.Writer, a *app, s *stack.Stack, v *stack.View) {
 	cloud := ""
 	if a.cloud != "" {
 		cloud = " --cloud " + a.cloud
@@ -131,6 +131,9 @@ func next(w io.Writer, a *app, v *stack.View) {
 	fmt.Fprintf(w, "next:\n")
 	for _, n := range v.Nodes[:min(1, len(v.Nodes))] {
 		fmt.Fprintf(w, "  kuryrctl ssh %s %s%s\n", v.Name, n.Name, cloud)
+	}
+	if _, err := s.KubeconfigPath(); err == nil {
+		fmt.Fprintf(w, "  kuryrctl kubeconfig %s --merge%s\n", v.Name, cloud)
 	}
 	fmt.Fprintf(w, "  kuryrctl show %s%s\n  kuryrctl unstack %s%s\n", v.Name, cloud, v.Name, cloud)
 }
