@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -12,7 +13,7 @@ import (
 )
 
 // files serves a host's directory over SFTP, and nothing outside it. Everybody's files can be read; writing is for the user's
-// home and /tmp, because SFTP on a real host runs without sudo.
+// home, /tmp, and the directories that chown gave to the user, because SFTP on a real host runs without sudo.
 type files struct {
 	h    *Host
 	root *os.Root
@@ -26,10 +27,11 @@ func name(p string) string {
 	return p
 }
 
-func writable(paths ...string) error {
+func (f *files) writable(paths ...string) error {
+	dirs := append(f.h.owned(), "/tmp", "/home/"+User)
 	for _, p := range paths {
 		p = path.Clean("/" + p)
-		if !strings.HasPrefix(p, "/tmp/") && !strings.HasPrefix(p, "/home/"+User+"/") {
+		if !slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(p, dir+"/") }) {
 			return sftp.ErrSSHFxPermissionDenied // of Go's errors, only those of the system get their own code
 		}
 	}
@@ -45,7 +47,7 @@ func (f *files) Filewrite(r *sftp.Request) (io.WriterAt, error) {
 }
 
 func (f *files) OpenFile(r *sftp.Request) (sftp.WriterAtReaderAt, error) {
-	if err := writable(r.Filepath); err != nil {
+	if err := f.writable(r.Filepath); err != nil {
 		return nil, err
 	}
 	flags, mode := r.Pflags(), os.O_RDWR
@@ -104,7 +106,7 @@ func (f *files) StatVFS(*sftp.Request) (*sftp.StatVFS, error) {
 }
 
 func (f *files) Filecmd(r *sftp.Request) error {
-	if err := writable(r.Filepath); err != nil {
+	if err := f.writable(r.Filepath); err != nil {
 		return err
 	}
 	p := name(r.Filepath)
@@ -125,7 +127,7 @@ func (f *files) Filecmd(r *sftp.Request) error {
 }
 
 func (f *files) PosixRename(r *sftp.Request) error {
-	if err := writable(r.Filepath, r.Target); err != nil {
+	if err := f.writable(r.Filepath, r.Target); err != nil {
 		return err
 	}
 	return f.root.Rename(name(r.Filepath), name(r.Target))

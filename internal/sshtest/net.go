@@ -95,6 +95,7 @@ type Host struct {
 
 	keepalives int
 	replies    []scripted
+	forwards   map[string]string
 	ran        []string
 	noSFTP     bool
 	transfers  map[ssh.Channel]bool // SFTP sessions
@@ -186,6 +187,16 @@ const (
 	InHandshake
 	Everywhere
 )
+
+// Forward makes what clients reach through the host at one address, such as "127.0.0.1:2381", be at another of this machine.
+func (h *Host) Forward(addr, to string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.forwards == nil {
+		h.forwards = map[string]string{}
+	}
+	h.forwards[addr] = to
+}
 
 // Hang makes the host stop answering at a point, or with Nowhere go on.
 func (h *Host) Hang(at HangPoint) {

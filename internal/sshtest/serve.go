@@ -145,7 +145,13 @@ func (c *connection) jump(ch ssh.NewChannel) {
 		ch.Reject(ssh.ConnectionFailed, err.Error())
 		return
 	}
-	addr, err := c.h.net.at(net.JoinHostPort(to.Host, strconv.Itoa(int(to.Port))))
+	addr := net.JoinHostPort(to.Host, strconv.Itoa(int(to.Port)))
+	c.h.mu.Lock()
+	if forward, ok := c.h.forwards[addr]; ok {
+		addr = forward
+	}
+	c.h.mu.Unlock()
+	addr, err := c.h.net.at(addr)
 	if err != nil {
 		ch.Reject(ssh.ConnectionFailed, err.Error())
 		return

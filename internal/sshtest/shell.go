@@ -1,6 +1,7 @@
 package sshtest
 
 import (
+	"bufio"
 	"embed"
 	"errors"
 	"fmt"
@@ -90,7 +91,8 @@ yes zcat zstd`
 // see the directory stubs and Stub. Nothing else exists, so a forgotten dependency gives 127.
 //
 // /proc and /sys are ordinary files too: what modprobe loaded is in /proc/modules, and sysctl works on /proc/sys. Without sudo
-// only /tmp, /var/tmp and the home of the user can be written. Background processes end with the command.
+// only /tmp, /var/tmp, the home of the user and what chown gave to the user can be written. Background processes end with the
+// command; what systemd-run began is the host's, and goes on until the test ends.
 //
 // It needs user namespaces and mount(8), and no rights.
 func (h *Host) Shell(system OS) {
@@ -104,6 +106,9 @@ func (h *Host) Shell(system OS) {
 	h.mu.Unlock()
 	if err := h.furnish(system, release); err != nil {
 		h.net.t.Fatalf("sshtest: making a root directory for %s: %v", h.Name, err)
+	}
+	if err := h.takeJobs(); err != nil {
+		h.net.t.Fatalf("sshtest: waiting for the jobs of %s: %v", h.Name, err)
 	}
 	said := new(strings.Builder)
 	probe := &Exec{Host: h, Line: "true", Sudo: true, Stdin: strings.NewReader(""), Stdout: said, Stderr: said, done: make(chan struct{})}
@@ -121,7 +126,7 @@ func (h *Host) furnish(system OS, release string) error {
 	for dir := range strings.FieldsSeq(`.host/usr .host/proc dev etc/sysctl.d etc/modules-load.d etc/systemd/system opt proc/sys root run srv
 		sys/fs/cgroup sys/module tmp usr/bin usr/sbin usr/lib/sshtest usr/lib/systemd/system usr/lib/sysctl.d usr/lib/modules usr/lib/modules-load.d
 		usr/lib/modprobe.d usr/libexec usr/share
-		usr/local/bin usr/local/sbin var/lib/sshtest/active var/lib/sshtest/enabled var/lib/sshtest/masked var/lib/sshtest/start
+		usr/local/bin usr/local/sbin var/lib/sshtest/active var/lib/sshtest/enabled var/lib/sshtest/masked var/lib/sshtest/start var/lib/sshtest/jobs
 		var/lib/sshtest/no-module var/lib/sshtest/no-package var/lib/sshtest/package var/log var/tmp`) {
 		check(os.MkdirAll(h.path(dir), 0o755))
 	}
@@ -135,6 +140,7 @@ func (h *Host) furnish(system OS, release string) error {
 		"usr/lib/os-release": release,
 		"etc/hostname":       strings.ReplaceAll(h.Name, "/", "-") + "\n",
 		"etc/hosts":          "127.0.0.1 localhost\n",
+		"etc/nsswitch.conf":  "hosts: files\n",
 		"etc/passwd":         "root:x:0:0:root:/root:/bin/bash\n" + User + ":x:1000:1000::/home/" + User + ":/bin/bash\n",
 		"etc/group":          "root:x:0:\n" + User + ":x:1000:\n",
 		"etc/fstab":          "/dev/vda1 / ext4 defaults 0 1\n",
@@ -155,17 +161,21 @@ func (h *Host) furnish(system OS, release string) error {
 		"proc/sys/net/ipv4/conf/all/rp_filter":            "2\n",
 		"proc/sys/net/netfilter/nf_conntrack_max":         "65536\n",
 		"proc/sys/vm/overcommit_memory":                   "0\n",
+		"proc/sys/vm/panic_on_oom":                        "0\n",
 		"proc/sys/vm/swappiness":                          "60\n",
 		"proc/sys/vm/max_map_count":                       "65530\n",
 		"proc/sys/kernel/panic":                           "0\n",
 		"proc/sys/kernel/panic_on_oops":                   "0\n",
 		"proc/sys/kernel/hostname":                        h.Name + "\n",
+		"proc/sys/kernel/keys/root_maxkeys":               "1000000\n",
+		"proc/sys/kernel/keys/root_maxbytes":              "25000000\n",
 		"proc/sys/fs/inotify/max_user_instances":          "128\n",
 		"proc/sys/fs/inotify/max_user_watches":            "65536\n",
 		"sys/fs/cgroup/cgroup.controllers":                "cpuset cpu io memory hugetlb pids rdma\n",
 		"usr/lib/systemd/system/systemd-journald.service": "[Service]\nExecStart=/bin/true\n",
 		"usr/lib/systemd/system/chrony.service":           "[Service]\nExecStart=/bin/true\n",
 		"var/lib/sshtest/calls":                           "",
+		"var/lib/sshtest/owned":                           "",
 		"var/lib/sshtest/packages":                        "",
 	}
 	ssh := "sshd"
@@ -370,8 +380,10 @@ func (h *Host) mounts(root string, sudo bool) string {
 	}
 	add(h.path("var/lib/sshtest"), root+"/var/lib/sshtest", "bind")
 	if !sudo {
-		for _, dir := range []string{"/tmp", "/var/tmp", "/home/" + User} {
-			add(root+dir, root+dir, "bind")
+		for _, dir := range append(h.owned(), "/tmp", "/var/tmp", "/home/"+User) {
+			if _, err := os.Stat(h.path(dir)); err == nil {
+				add(root+dir, root+dir, "bind")
+			}
 		}
 	}
 	add("/usr", root+"/.host/usr", "bind,ro")
@@ -390,6 +402,49 @@ func (h *Host) mounts(root string, sudo bool) string {
 	return table.String()
 }
 
+// owned are the directories that were given to the user.
+func (h *Host) owned() []string {
+	text, err := os.ReadFile(h.path("var/lib/sshtest/owned"))
+	if err != nil {
+		return nil // no shell, and no chown
+	}
+	return strings.Fields(string(text))
+}
+
+// takeJobs runs what systemd-run hands over, each job until it ends or the test does.
+func (h *Host) takeJobs() error {
+	name := h.path("var/lib/sshtest/jobs/begun")
+	if err := syscall.Mkfifo(name, 0o600); err != nil {
+		return err
+	}
+	begun, err := os.OpenFile(name, os.O_RDWR, 0) // also for writing, so that it has no end
+	if err != nil {
+		return err
+	}
+	over := make(chan struct{})
+	h.net.t.Cleanup(func() {
+		close(over)
+		begun.Close()
+	})
+	h.wg.Go(func() {
+		for units := bufio.NewScanner(begun); units.Scan(); {
+			unit := units.Text()
+			h.wg.Go(func() {
+				job := &Exec{Host: h, Line: ". /var/lib/sshtest/jobs/" + unit, Sudo: true, Stdin: strings.NewReader(""), Stdout: io.Discard,
+					Stderr: io.Discard, done: over}
+				end := "inactive\n"
+				if status, err := job.shell(); err != nil || status != 0 {
+					end = "failed\n"
+				}
+				if err := h.write("var/lib/sshtest/active/"+unit, end, 0o644); err != nil {
+					h.net.t.Errorf("sshtest: ending %s on %s: %v", unit, h.Name, err)
+				}
+			})
+		}
+	})
+	return nil
+}
+
 // table is the file with mounts.
 func (h *Host) table(root string, sudo bool) string {
 	return filepath.Join(h.tables, fmt.Sprintf("%v-%v", root == h.view, sudo))
@@ -405,13 +460,29 @@ func (e *Exec) shell() (int, error) {
 	}
 	h.mu.Unlock()
 	path, home, name := "/usr/local/bin:/usr/bin:/bin", "/home/"+User, User
+	table := h.table(root, e.Sudo)
+	if !e.Sudo && len(h.owned()) > 0 {
+		f, err := os.CreateTemp(h.tables, "")
+		if err != nil {
+			return 0, err
+		}
+		table = f.Name()
+		defer os.Remove(table)
+		_, err = f.WriteString(h.mounts(root, false))
+		if err := errors.Join(err, f.Close()); err != nil {
+			return 0, err
+		}
+	}
 	if e.Sudo {
 		path, home, name = system.sudoPath(), "/root", "root"
 	}
 	runtime.LockOSThread() // it is the death of the thread that Pdeathsig tells
 	defer runtime.UnlockOSThread()
-	cmd := exec.Command("/bin/sh", "-c", setup, "sh", h.Dir, root, free, e.Line, h.table(root, e.Sudo))
+	cmd := exec.Command("/bin/sh", "-c", setup, "sh", h.Dir, root, free, e.Line, table)
 	cmd.Env = []string{"PATH=" + path, "HOME=" + home, "USER=" + name, "LOGNAME=" + name, "SHELL=/bin/bash", "LANG=C.UTF-8"}
+	if e.Sudo {
+		cmd.Env = append(cmd.Env, "SUDO_USER="+User)
+	}
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = e.Stdout, e.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -231,6 +231,35 @@ func TestAClosedSessionEndsItsProcesses(t *testing.T) {
 	}
 }
 
+func TestAJobOutlivesItsSession(t *testing.T) {
+	hosts, h := shellHost(t, sshtest.Debian13)
+	c := dial(t, hosts, "master-0")
+	root(t, c, `mkfifo /srv/go && systemd-run --quiet --unit=long.service --setenv="WORD=it's" --property=StandardOutput=append:/var/log/long \
+		/bin/sh -c 'read -r word </srv/go; echo "$WORD $word"' && systemctl is-active long.service`)
+	fails(t, c, 1, sudo("systemd-run --unit=long.service /bin/true")) // it is there
+	c.Close()
+	c = dial(t, hosts, "master-0")
+	root(t, c, "systemctl is-active long.service && echo over >/srv/go && while systemctl is-active -q long.service; do sleep 0.02; done")
+	if got, err := os.ReadFile(filepath.Join(h.Dir, "var/log/long")); string(got) != "it's over\n" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	root(t, c, "systemd-run --quiet --unit=bad.service /bin/false && while systemctl is-active -q bad.service; do sleep 0.02; done; systemctl is-failed bad.service")
+	fails(t, c, 1, sudo("systemd-run --unit=bad.service /bin/true"))
+	root(t, c, "systemctl reset-failed bad.service && systemd-run --unit=bad.service /bin/true")
+}
+
+func TestWhatIsGivenToTheUserCanBeWritten(t *testing.T) {
+	hosts, _ := shellHost(t, sshtest.Debian13)
+	c := dial(t, hosts, "master-0")
+	fails(t, c, 2, "mkdir /var/lib/mine 2>/dev/null; echo x >/var/lib/mine/x")
+	root(t, c, `mkdir /var/lib/mine && chown "$SUDO_USER" /var/lib/mine && test "$(uname -n)" = master-0`)
+	if out, err := run(t, c, "echo x >/var/lib/mine/x && cat /var/lib/mine/x"); out != "x\n" || err != nil {
+		t.Errorf("got %q, %v", out, err)
+	}
+	root(t, c, "chown root:root /var/lib/mine")
+	fails(t, c, 2, "echo x >/var/lib/mine/x")
+}
+
 func TestAFullDisk(t *testing.T) {
 	hosts, h := shellHost(t, sshtest.Debian13)
 	c := dial(t, hosts, "master-0")
