@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +14,6 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/wait"
 )
-
-// healthLimit is how long the API may take to be healthy behind its load balancer once kubeadm is done.
-const healthLimit = 5 * time.Minute
 
 // Admin is the administrator's kubeconfig on this machine, and an API that answers to it.
 func (c *Cluster) Admin(first *Node, needs ...graph.Resource) graph.Resource {
@@ -50,7 +48,7 @@ func (c *Cluster) Admin(first *Node, needs ...graph.Resource) graph.Resource {
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeoutCause(ctx, healthLimit, errors.New("read /var/log/containers on the masters, and look at the load balancer"))
+		ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(c.Limits.Health, 5*time.Minute), errors.New("read /var/log/containers on the masters, and look at the load balancer"))
 		defer cancel()
 		return wait.For(ctx, "the API of "+c.Name, time.Second, func(ctx context.Context) (string, bool, error) {
 			err := api.Healthy(ctx)

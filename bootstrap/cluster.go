@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
 	"github.com/kuryrctl/kuryrctl/bootstrap/cluster"
@@ -26,10 +27,19 @@ type Cluster struct {
 	DNSDomain   string
 	Kubeconfig  string // the administrator's, a file on this machine
 	Entrance    *Node  // through which the API is reached from here
+	Limits      Limits
 
 	mu    sync.Mutex
 	api   *cluster.Cluster
 	slots chan struct{} // see uploads
+}
+
+// Limits are how long a host or the cluster may take for what nothing but time can bring. Zero is long enough for a slow machine.
+type Limits struct {
+	Clock    time.Duration // to set the clock, once a host was told to; 30 s
+	Etcd     time.Duration // etcd on a node of its own to serve; 4 min
+	Register time.Duration // a kubelet that has joined to register its node; 2 min
+	Health   time.Duration // the API to be healthy behind its load balancer once kubeadm is done; 5 min
 }
 
 // apiPort is where API servers listen; the endpoint leads there.

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +14,6 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/wait"
 	"github.com/kuryrctl/kuryrctl/templates"
 )
-
-// etcdLimit is how long etcd may take to start on a slow disk.
-const etcdLimit = 4 * time.Minute
 
 // Etcd is an etcd on a node of its own, for a control plane elsewhere: a static pod of a kubelet that belongs to no cluster yet, as kubeadm
 // documents it for external etcd.
@@ -46,7 +44,7 @@ func (c *Cluster) Etcd(n *Node, needs ...graph.Resource) graph.Resource {
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeoutCause(ctx, etcdLimit, errors.New("read /var/log/containers/etcd-* there"))
+		ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(c.Limits.Etcd, 4*time.Minute), errors.New("read /var/log/containers/etcd-* there"))
 		defer cancel()
 		return wait.For(ctx, "etcd on "+n.Name, time.Second, func(ctx context.Context) (string, bool, error) {
 			if err := etcdReady(ctx, client); err != nil {

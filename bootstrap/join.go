@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -36,9 +37,6 @@ func (c *Cluster) JoinEtcd(n, first *Node, needs ...graph.Resource) graph.Resour
 
 // tokenLife bounds the use of a bootstrap token that a crash has left behind.
 const tokenLife = 15 * time.Minute
-
-// registerLimit is how long a kubelet that has joined may take to register its node.
-const registerLimit = 2 * time.Minute
 
 func (c *Cluster) join(n *Node, key graph.Key, how joining, needs ...graph.Resource) graph.Resource {
 	s := &step{key: key, node: n, needs: needs}
@@ -85,7 +83,7 @@ func (c *Cluster) join(n *Node, key graph.Key, how joining, needs ...graph.Resou
 		if err != nil {
 			return err
 		}
-		return waitForNode(ctx, api, n.Name)
+		return c.waitForNode(ctx, api, n.Name)
 	}
 	return s
 }
@@ -171,8 +169,8 @@ func runJob(ctx context.Context, client *ssh.Client, job, keep string, prepare f
 	return err
 }
 
-func waitForNode(ctx context.Context, api *cluster.Cluster, name string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, registerLimit, errors.New("read `journalctl -u kubelet` there"))
+func (c *Cluster) waitForNode(ctx context.Context, api *cluster.Cluster, name string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(c.Limits.Register, 2*time.Minute), errors.New("read `journalctl -u kubelet` there"))
 	defer cancel()
 	return wait.For(ctx, "node "+name+" to register", 500*time.Millisecond, func(ctx context.Context) (string, bool, error) {
 		_, ok, err := api.Node(ctx, name)

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func (c *Cluster) system(n *Node, needs ...graph.Resource) *step {
 		if _, err := client.Run(ctx, ssh.Command{Line: templates.Script("system", systemValues(n, f)), Sudo: true}); err != nil {
 			return err
 		}
-		return n.waitForClock(ctx, client)
+		return c.waitForClock(ctx, n, client)
 	}
 	return s
 }
@@ -61,11 +62,8 @@ func systemValues(n *Node, f *facts) map[string]string {
 	return map[string]string{"name": n.Name, "commands": strings.Join(commands, " "), "packages": f.system.packagesFor(commands), "manager": f.system.manager}
 }
 
-// clockLimit is how long a host gets to set its clock once it was told to.
-const clockLimit = 30 * time.Second
-
-func (n *Node) waitForClock(ctx context.Context, client *ssh.Client) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, clockLimit, errors.New("set the clocks of this machine and of the node by NTP"))
+func (c *Cluster) waitForClock(ctx context.Context, n *Node, client *ssh.Client) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(c.Limits.Clock, 30*time.Second), errors.New("set the clocks of this machine and of the node by NTP"))
 	defer cancel()
 	return wait.For(ctx, "the clock of "+n.Name, time.Second, func(ctx context.Context) (string, bool, error) {
 		f, err := n.look(ctx, client)
