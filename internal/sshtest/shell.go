@@ -512,14 +512,14 @@ func (e *Exec) shell() (int, error) {
 		case <-ended:
 		}
 	}()
-	err = cmd.Wait()
-	if status := (*exec.ExitError)(nil); errors.As(err, &status) {
-		err = nil
+	if err := cmd.Wait(); cmd.ProcessState == nil {
+		return 0, err
 	}
+	// Another error is that of a client that is gone, and of no interest to the host.
 	if status := cmd.ProcessState.ExitCode(); status >= 0 {
-		return status, err
+		return status, nil
 	}
-	return -int(syscall.SIGKILL), err
+	return -int(syscall.SIGKILL), nil
 }
 
 // Run runs the command line in the host's shell, as if nothing were scripted for it, and returns the exit status. A reply may
