@@ -3,7 +3,6 @@ package bootstrap
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"net/netip"
 	"strings"
 
@@ -19,11 +18,7 @@ const etcdPort = 2379
 func (c *Cluster) Init(n *Node, etcd []*Node, needs ...graph.Resource) graph.Resource {
 	s := &step{key: graph.Key("control-plane." + n.Name), node: n, needs: needs}
 	s.look = func(ctx context.Context, client *ssh.Client) (graph.State, error) {
-		state, err := lookAtJob(ctx, client, "init", "runs")
-		if err != nil || state.Phase == graph.Absent {
-			return state, err
-		}
-		return state, c.checkVersion(ctx, n, client)
+		return lookAtJob(ctx, client, "init", "runs")
 	}
 	s.do = func(ctx context.Context, client *ssh.Client) error {
 		return runJob(ctx, client, "init", "", func() error {
@@ -99,22 +94,6 @@ func clusterDNS(services netip.Prefix) netip.Addr {
 func throwAwayToken() string {
 	text := strings.ToLower(rand.Text()) // 26 characters of base32
 	return text[:6] + "." + text[6:22]
-}
-
-// checkVersion refuses to go on with a cluster of another version than declared: an upgrade has an order of its own.
-func (c *Cluster) checkVersion(ctx context.Context, n *Node, client *ssh.Client) error {
-	r, err := c.release(ctx, n, client)
-	if err != nil {
-		return err
-	}
-	out, err := client.Run(ctx, ssh.Command{Line: templates.Script("version", nil), Sudo: true})
-	if err != nil {
-		return err
-	}
-	if runs := strings.TrimSpace(out.Stdout); runs != "" && runs != r.Version {
-		return fmt.Errorf("the cluster runs Kubernetes %s, and the bundle's choice is %s: declare kubernetes.version %s, or use a bundle that has it; stack does not upgrade", runs, r.Version, runs)
-	}
-	return nil
 }
 
 // JoinControlPlane is one more control plane, with a member of the etcd that first has. It shares the first one's authorities.

@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"strings"
 
@@ -17,19 +18,23 @@ const storeDir = "/var/lib/kuryrctl/store"
 // software is the state of the binaries of runtime and Kubernetes.
 func (c *Cluster) software(n *Node, needs ...graph.Resource) *step {
 	s := &step{key: graph.Key("software." + n.Name), node: n, needs: needs}
-	values := func(archives []bundle.Blob) map[string]string {
+	values := func(r *bundle.Release) map[string]string {
 		var names []string
-		for _, a := range archives {
+		for _, a := range r.Archives() {
 			names = append(names, a.Digest)
 		}
-		return map[string]string{"store": storeDir, "archives": strings.Join(names, " ")}
+		return map[string]string{"store": storeDir, "archives": strings.Join(names, " "), "version": r.Version}
 	}
 	s.look = func(ctx context.Context, client *ssh.Client) (graph.State, error) {
 		r, err := c.release(ctx, n, client)
 		if err != nil {
 			return graph.State{}, err
 		}
-		printed, err := look(ctx, client, templates.Script("software-check", values(r.Archives())))
+		printed, err := look(ctx, client, templates.Script("software-check", values(r)))
+		if runs, ok := strings.CutPrefix(printed, "in a cluster of "); ok {
+			runs, _, _ = strings.Cut(runs, "\n")
+			return graph.State{}, fmt.Errorf("the cluster runs Kubernetes %s, and the bundle's choice is %s: declare kubernetes.version %s, or use a bundle that has it; stack does not upgrade", runs, r.Version, runs)
+		}
 		return found(printed, "Kubernetes "+r.Version), err
 	}
 	s.do = func(ctx context.Context, client *ssh.Client) error {
@@ -37,11 +42,10 @@ func (c *Cluster) software(n *Node, needs ...graph.Resource) *step {
 		if err != nil {
 			return err
 		}
-		archives := r.Archives()
-		if err := c.put(ctx, client, archives...); err != nil {
+		if err := c.put(ctx, client, r.Archives()...); err != nil {
 			return err
 		}
-		_, err = client.Run(ctx, ssh.Command{Line: templates.Script("software", values(archives)), Sudo: true})
+		_, err = client.Run(ctx, ssh.Command{Line: templates.Script("software", values(r)), Sudo: true})
 		return err
 	}
 	return s
@@ -145,13 +149,12 @@ func (c *Cluster) images(n *Node, controlPlane bool, needs ...graph.Resource) *s
 		if err := c.put(ctx, client, archives...); err != nil {
 			return err
 		}
+		var names []string
 		for _, a := range archives {
-			values := map[string]string{"archive": path.Join(storeDir, a.Digest)}
-			if _, err := client.Run(ctx, ssh.Command{Line: templates.Script("images", values), Sudo: true}); err != nil {
-				return err
-			}
+			names = append(names, a.Digest)
 		}
-		return nil
+		_, err = client.Run(ctx, ssh.Command{Line: templates.Script("images", map[string]string{"store": storeDir, "archives": strings.Join(names, " ")}), Sudo: true})
+		return err
 	}
 	return s
 }

@@ -1,4 +1,7 @@
 # import images
 set -eu
-ctr -n k8s.io images import --label io.cri-containerd.image=managed "$archive"
-rm -f "$archive"
+for archive in $archives; do
+	ctr -n k8s.io images import --label io.cri-containerd.image=managed "$store/$archive"
+	rm -f "$store/$archive"
+done
+rm -rf "$store"

@@ -1,4 +1,10 @@
 # look at the software
+# What a cluster runs is not replaced: an upgrade has an order of its own.
+runs=$version
+for job in etcd init join; do
+	if [ -f /var/lib/kuryrctl/$job.done ] && [ -s /var/lib/kuryrctl/version ]; then read -r runs </var/lib/kuryrctl/version; fi
+done
+if [ "$runs" != "$version" ]; then echo "in a cluster of $runs"; fi
 missing=none
 for archive in $archives; do
 	list=/var/lib/kuryrctl/$archive.list

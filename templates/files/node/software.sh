@@ -3,10 +3,12 @@ set -eu
 for archive in $archives; do
 	list=/var/lib/kuryrctl/$archive.list
 	rm -f "$list"
-	tar -xzf "$store/$archive" -C / --no-same-owner --no-overwrite-dir
-	tar -tzf "$store/$archive" >"$list.new"
+	tar -xvzf "$store/$archive" -C / --no-same-owner --no-overwrite-dir >"$list.new"
 	sync /usr/local/bin
 	mv "$list.new" "$list"
 	rm -f "$store/$archive"
 done
+echo "$version" >/var/lib/kuryrctl/version
+# With what uploads that were cut off have left.
+rm -rf "$store"
 if command -v restorecon >/dev/null; then restorecon -R /usr/local/bin /opt/cni; fi
