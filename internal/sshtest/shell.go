@@ -347,7 +347,7 @@ var devices = []string{"null", "zero", "full", "random", "urandom"}
 
 // setup runs as the first process of the namespaces: mount what a root directory needs, run the line, and on a full disk run it
 // on a copy of the size of its content and what is free. It stays, because a first process is deaf to signals of its own.
-const setup = `dir=$1 root=$2 free=$3 line=$4 table=$5 path=$PATH PATH=/usr/sbin:/usr/bin:/sbin:/bin
+const setup = `dir=$1 root=$2 free=$3 line=$4 table=$5 owned=$6 path=$PATH PATH=/usr/sbin:/usr/bin:/sbin:/bin
 die() { echo "sshtest: $1" >&2; exit 125; }
 if [ -n "$free" ]; then
 	size=$(find "$dir" -type f -printf '%s\n' | awk -v page="$(getconf PAGESIZE)" '
@@ -355,6 +355,7 @@ if [ -n "$free" ]; then
 		END { printf "%.0f", n * page }')
 	mount -t tmpfs -o "size=$((size + free))" tmpfs "$root" && cp -a "$dir/." "$root/" || die 'no copy for a full disk'
 fi
+for own in $owned; do mount --bind "$root$own" "$root$own" 2>/dev/null; done # it may be gone meanwhile
 out=$(mount -a -T "$table" 2>&1) || die "$out"
 chroot=$(command -v chroot)
 PATH=$path "$chroot" "$root" /bin/sh -c 'cd "$0" && exec /bin/sh ${1:+-c "$1"}' /home/` + User + ` "$line"
@@ -380,10 +381,8 @@ func (h *Host) mounts(root string, sudo bool) string {
 	}
 	add(h.path("var/lib/sshtest"), root+"/var/lib/sshtest", "bind")
 	if !sudo {
-		for _, dir := range append(h.owned(), "/tmp", "/var/tmp", "/home/"+User) {
-			if _, err := os.Stat(h.path(dir)); err == nil {
-				add(root+dir, root+dir, "bind")
-			}
+		for _, dir := range []string{"/tmp", "/var/tmp", "/home/" + User} {
+			add(root+dir, root+dir, "bind")
 		}
 	}
 	add("/usr", root+"/.host/usr", "bind,ro")
@@ -460,25 +459,16 @@ func (e *Exec) shell() (int, error) {
 	}
 	h.mu.Unlock()
 	path, home, name := "/usr/local/bin:/usr/bin:/bin", "/home/"+User, User
-	table := h.table(root, e.Sudo)
-	if !e.Sudo && len(h.owned()) > 0 {
-		f, err := os.CreateTemp(h.tables, "")
-		if err != nil {
-			return 0, err
-		}
-		table = f.Name()
-		defer os.Remove(table)
-		_, err = f.WriteString(h.mounts(root, false))
-		if err := errors.Join(err, f.Close()); err != nil {
-			return 0, err
-		}
+	owned := ""
+	if !e.Sudo {
+		owned = strings.Join(h.owned(), " ")
 	}
 	if e.Sudo {
 		path, home, name = system.sudoPath(), "/root", "root"
 	}
 	runtime.LockOSThread() // it is the death of the thread that Pdeathsig tells
 	defer runtime.UnlockOSThread()
-	cmd := exec.Command("/bin/sh", "-c", setup, "sh", h.Dir, root, free, e.Line, table)
+	cmd := exec.Command("/bin/sh", "-c", setup, "sh", h.Dir, root, free, e.Line, h.table(root, e.Sudo), owned)
 	cmd.Env = []string{"PATH=" + path, "HOME=" + home, "USER=" + name, "LOGNAME=" + name, "SHELL=/bin/bash", "LANG=C.UTF-8"}
 	if e.Sudo {
 		cmd.Env = append(cmd.Env, "SUDO_USER="+User)
