@@ -68,10 +68,15 @@ func (c *Cluster) publicURL() string {
 // keep writes a secret of this machine, whole or not at all.
 func keep(path string, content []byte) error {
 	temporary := path + ".new"
-	if err := os.WriteFile(temporary, content, 0o600); err != nil {
-		return fmt.Errorf("keeping %s: %w", path, err)
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err == nil {
+		_, err = f.Write(content)
+		err = errors.Join(err, f.Sync(), f.Close())
 	}
-	if err := os.Rename(temporary, path); err != nil {
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
 		return fmt.Errorf("keeping %s: %w", path, err)
 	}
 	return nil
