@@ -3,7 +3,7 @@ set -eu
 if [ "$(hostname)" != "$name" ]; then hostnamectl set-hostname "$name"; fi
 getent hosts "$name" >/dev/null || echo "127.0.1.1 $name" >>/etc/hosts
 swapoff -a
-sed -i.kuryrctl -E '/^[^#]\S*\s+\S+\s+swap\s/s/^/# swapped off for kubelet: /' /etc/fstab
+[ ! -f /etc/fstab ] || sed -i.kuryrctl -E '/^[^#]\S*\s+\S+\s+swap\s/s/^/# swapped off for kubelet: /' /etc/fstab
 missing=
 for command in $commands; do
 	command -v "$command" >/dev/null || missing="$missing $command"
@@ -11,7 +11,7 @@ done
 if [ -n "$missing" ]; then
 	echo "installing $packages for$missing"
 	case $manager in
-	apt) export DEBIAN_FRONTEND=noninteractive; apt-get -qq update && apt-get -qq install -y --no-install-recommends $packages ;;
+	apt) export DEBIAN_FRONTEND=noninteractive; apt-get -qq update && apt-get -qq -oDPkg::Lock::Timeout=300 install -y --no-install-recommends $packages ;;
 	dnf) dnf -q -y install $packages ;;
 	esac || {
 		echo "cannot install$missing: give the node a way to its distribution's packages, or use an image that has them" >&2
