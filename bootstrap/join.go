@@ -83,6 +83,11 @@ func (c *Cluster) join(n *Node, key graph.Key, how joining, needs ...graph.Resou
 		if err != nil {
 			return err
 		}
+		if token == "" { // it had joined before; then its node may have been deleted, and a kubelet registers only when it starts
+			if err := register(ctx, client, api, n.Name); err != nil {
+				return err
+			}
+		}
 		return c.waitForNode(ctx, api, n.Name)
 	}
 	return s
@@ -166,6 +171,15 @@ func runJob(ctx context.Context, client *ssh.Client, job, keep string, prepare f
 	}
 	values["work"] = string(templates.NodeFile(job + "-work.sh"))
 	_, err = client.Run(ctx, ssh.Command{Line: templates.Script("job", values), Sudo: true})
+	return err
+}
+
+// register makes the kubelet of a node that the cluster does not know start again.
+func register(ctx context.Context, client *ssh.Client, api *cluster.Cluster, name string) error {
+	if _, known, err := api.Node(ctx, name); known || err != nil {
+		return err
+	}
+	_, err := client.Run(ctx, ssh.Command{Line: "# start kubelet again\nsystemctl restart kubelet.service", Sudo: true})
 	return err
 }
 

@@ -45,6 +45,7 @@ type lab struct {
 	version          string
 	bundle           string
 	limits           bootstrap.Limits
+	limit            int // how much is done at once
 	keepalive        time.Duration
 	keys             map[string]string // host keys that are pinned
 }
@@ -52,7 +53,7 @@ type lab struct {
 // newLab starts hosts that nothing was done on yet.
 func newLab(t *testing.T, system sshtest.OS, masters, workers int) *lab {
 	t.Helper()
-	l := &lab{t: t, api: clustertest.New(t), dir: t.TempDir(), masters: masters, workers: workers, version: release, keys: map[string]string{}}
+	l := &lab{t: t, api: clustertest.New(t), dir: t.TempDir(), limit: 8, masters: masters, workers: workers, version: release, keys: map[string]string{}}
 	var names []string
 	for i := range masters {
 		names = append(names, fmt.Sprintf("master-%d", i))
@@ -255,7 +256,7 @@ func (l *lab) run(ctx context.Context) result {
 	}
 
 	r := result{events: map[graph.Key]graph.EventKind{}, found: map[graph.Key]string{}, errs: map[graph.Key]error{}}
-	r.err = g.Apply(ctx, 8, func(e graph.Event) {
+	r.err = g.Apply(ctx, l.limit, func(e graph.Event) {
 		r.events[e.Key] = e.Kind
 		switch e.Kind {
 		case graph.Started:

@@ -5,7 +5,7 @@
 // software comes from (bootstrap/bundle), or how the cluster is spoken to (bootstrap/cluster). It never removes a control plane
 // that was once complete.
 //
-// Start reading at [Cluster], then [Cluster.Prepare] and [Cluster.Assemble].
+// Start reading at [Cluster], then [Cluster.Prepare], [Cluster.Init] and [Cluster.Join].
 package bootstrap
 
 import (
@@ -63,7 +63,7 @@ func (s *step) Observe(ctx context.Context) (graph.State, error) {
 func (s *step) Apply(ctx context.Context) error {
 	client, err := s.node.Connect(ctx)
 	if err != nil {
-		return err
+		return s.wrap(err)
 	}
 	if err := s.do(ctx, client); err != nil {
 		return s.wrap(err)

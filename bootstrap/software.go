@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -66,6 +67,13 @@ func (c *Cluster) put(ctx context.Context, client *ssh.Client, blobs ...bundle.B
 		return err
 	}
 	for _, b := range blobs {
+		if b.Digest == "" { // it cannot be read, and opening it says why
+			content, err := b.Open()
+			if err == nil {
+				err = errors.Join(fmt.Errorf("reading %s: the bundle does not say what it is", b.Name), content.Close())
+			}
+			return err
+		}
 		u := ssh.Upload{Path: path.Join(storeDir, b.Digest), Mode: 0o644, Size: b.Size, SHA256: b.Digest, Open: b.Open}
 		if _, err := client.Put(ctx, u); err != nil {
 			return err
