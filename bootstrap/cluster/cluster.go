@@ -11,6 +11,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,6 +136,32 @@ func (c *Cluster) Version(ctx context.Context) (string, error) {
 	return info.GitVersion, nil
 }
 
+// Raw is the API server's answer to a GET of a path, such as /api/v1/events, as it is. It is cut after 16 MiB.
+func (c *Cluster) Raw(ctx context.Context, path string) ([]byte, error) {
+	status, text, err := c.get(ctx, path)
+	if err == nil && status != http.StatusOK {
+		err = unexpected(status)
+	}
+	if err != nil {
+		return []byte(text), fmt.Errorf("asking the API server for %s: %w", path, err)
+	}
+	return []byte(text), nil
+}
+
+// Certificate is the one that the API server shows. It is verified as always: that it does not fit is an error.
+func (c *Cluster) Certificate(ctx context.Context) (*x509.Certificate, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+"/version", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("asking for the API server's certificate: %w", err)
+	}
+	defer resp.Body.Close()
+	return resp.TLS.PeerCertificates[0], nil // there is one, or it would not be verified
+}
+
 // get asks for what is not an API object. client-go drops or cuts the text of an answer that is not a success.
 func (c *Cluster) get(ctx context.Context, path string) (status int, text string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, nil)
@@ -146,7 +173,7 @@ func (c *Cluster) get(ctx context.Context, path string) (status int, text string
 		return 0, "", err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
 	return resp.StatusCode, string(body), err
 }
 

@@ -67,12 +67,12 @@ type Budget struct {
 	RetryAfter      int // seconds the server asks to wait, as while it works out a new budget
 }
 
-// New starts an empty cluster of version v1.37.1, which ends with the test.
-func New(t testing.TB) *Server {
+// New starts an empty cluster of version v1.37.1, which ends with the test. Its certificate carries these addresses too.
+func New(t testing.TB, addresses ...string) *Server {
 	t.Helper()
 	s := &Server{t: t, version: "v1.37.1", endAfter: 1, shown: map[types.UID]int{}}
 	ca, caKey := certificate(t, nil, nil, pkix.Name{CommonName: "kubernetes"})
-	server, serverKey := certificate(t, ca, caKey, pkix.Name{CommonName: "kube-apiserver"})
+	server, serverKey := certificate(t, ca, caKey, pkix.Name{CommonName: "kube-apiserver"}, addresses...)
 	admin, adminKey := certificate(t, ca, caKey, pkix.Name{CommonName: "kubernetes-admin", Organization: []string{"kubeadm:cluster-admins"}})
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
@@ -118,7 +118,7 @@ users:
 }
 
 // certificate makes one that its parent signs; without a parent it is a CA of its own.
-func certificate(t testing.TB, parent *x509.Certificate, parentKey *ecdsa.PrivateKey, subject pkix.Name) (*x509.Certificate, *ecdsa.PrivateKey) {
+func certificate(t testing.TB, parent *x509.Certificate, parentKey *ecdsa.PrivateKey, subject pkix.Name, addresses ...string) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -132,6 +132,9 @@ func certificate(t testing.TB, parent *x509.Certificate, parentKey *ecdsa.Privat
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	for _, a := range addresses {
+		template.IPAddresses = append(template.IPAddresses, net.ParseIP(a))
 	}
 	if parent == nil {
 		template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
@@ -165,6 +168,11 @@ func (s *Server) AddNode(n corev1.Node) {
 		}
 		s.nodes = append(s.nodes, n)
 	})
+}
+
+// DeleteNode makes a node be gone.
+func (s *Server) DeleteNode(name string) {
+	s.locked(func() { s.nodes = slices.DeleteFunc(s.nodes, func(n corev1.Node) bool { return n.Name == name }) })
 }
 
 // AddPod adds a pod; its uid is made when it has none.
@@ -264,6 +272,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.serveNodes(w, r, path[1:])
 	case path[0] == "pods" && len(path) == 1 && r.Method == http.MethodGet:
 		s.listPods(w, r)
+	case len(path) == 3 && path[0] == "namespaces" && path[2] == "pods" && r.Method == http.MethodGet:
+		s.listNamespace(w, path[1])
 	case len(path) == 5 && path[2] == "pods" && path[4] == "eviction" && r.Method == http.MethodPost:
 		s.evict(w, r, path[1], path[3])
 	case len(path) >= 3 && path[2] == "secrets":
@@ -345,6 +355,16 @@ func (s *Server) listPods(w http.ResponseWriter, r *http.Request) {
 		list.Items = append(list.Items, p)
 		return false
 	})
+	reply(w, 200, list)
+}
+
+func (s *Server) listNamespace(w http.ResponseWriter, namespace string) {
+	list := corev1.PodList{TypeMeta: kind("v1", "PodList")}
+	for _, p := range s.pods {
+		if p.Namespace == namespace {
+			list.Items = append(list.Items, p)
+		}
+	}
 	reply(w, 200, list)
 }
 

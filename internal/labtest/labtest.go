@@ -33,6 +33,7 @@ type Lab struct {
 	hosts *sshtest.Net
 	mu    sync.Mutex
 	born  map[string]string // server name to the user data whose key it has
+	leads map[string]string // see Lead
 }
 
 // names lists the hosts that there can be.
@@ -48,8 +49,13 @@ func names(stacks []string) (all []string) {
 // New starts a lab with a state directory that holds a key for each of stacks, as if they had been made on this machine.
 func New(t testing.TB, stacks []string, options ...openstacktest.Option) *Lab {
 	t.Helper()
-	l := &Lab{Cloud: openstacktest.New(t, options...), State: t.TempDir(), t: t, hosts: sshtest.New(t, names(stacks)...), born: map[string]string{}}
+	l := &Lab{Cloud: openstacktest.New(t, options...), State: t.TempDir(), t: t, hosts: sshtest.New(t, names(stacks)...), born: map[string]string{}, leads: map[string]string{}}
 	l.hosts.Route = l.boot
+	l.hosts.Beyond = func(addr string) string {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.leads[addr]
+	}
 	for _, name := range stacks {
 		l.Key(name)
 	}
@@ -76,6 +82,13 @@ func (l *Lab) Key(name string) {
 
 // Host is the host behind a server, such as "demo/worker-0".
 func (l *Lab) Host(server string) *sshtest.Host { return l.hosts.Host(server) }
+
+// Lead makes an address, as hosts reach it, lead to what a test serves: a load balancer with something behind it.
+func (l *Lab) Lead(from, to string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leads[from] = to
+}
 
 // Dial reaches what booted by its floating IP, and everything else as usual.
 func (l *Lab) Dial(ctx context.Context, network, addr string) (net.Conn, error) {

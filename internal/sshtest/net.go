@@ -42,6 +42,10 @@ type Net struct {
 	// [Host.Inside]: for tests in which something else hands out addresses.
 	Route func(netip.Addr) *Host
 
+	// Beyond, if set before the first connection, says where an address leads that is no host's, such as a load balancer's
+	// ("": nowhere).
+	Beyond func(addr string) string
+
 	t     testing.TB
 	hosts []*Host
 }
@@ -294,6 +298,11 @@ func (n *Net) at(addr string) (string, error) {
 	for _, h := range n.hosts {
 		if h.Inside.String() == addr {
 			return h.Addr.String(), nil
+		}
+	}
+	if n.Beyond != nil {
+		if to := n.Beyond(addr); to != "" {
+			return to, nil
 		}
 	}
 	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().IsLoopback() {
