@@ -163,6 +163,9 @@ func (h *host) close() {
 // sshConfig says how to reach the host. It is called with mu held.
 func (h *host) sshConfig(ctx context.Context) (ssh.Config, error) {
 	at := h.at()
+	if !at.address.IsValid() {
+		return ssh.Config{}, fmt.Errorf("reaching %s: it has no address", h.name)
+	}
 	signer, err := h.stack.local.signer()
 	if err != nil {
 		return ssh.Config{}, err
@@ -191,30 +194,48 @@ func (h *host) sshConfig(ctx context.Context) (ssh.Config, error) {
 
 // Host returns a connection to a node of a stack that was shown, through the first master. It lasts until [Stack.Close].
 func (s *Stack) Host(ctx context.Context, v *View, name string) (*ssh.Client, error) {
-	var jump, wanted *host
-	var names []string
-	for _, n := range v.Nodes {
-		names = append(names, n.Name)
-		address, err := netip.ParseAddr(cmp.Or(n.FloatingIP, n.Address))
-		if err != nil {
-			return nil, fmt.Errorf("reaching %s: it has no address", n.Name)
+	h, ok := s.reach(v)[name]
+	if !ok {
+		var names []string
+		for _, n := range v.Nodes {
+			names = append(names, n.Name)
 		}
-		h := &host{stack: s, name: n.Name, at: func() place { return place{address, n.Login, n.PortID, n.ServerID} }, via: jump}
-		if n.FloatingIP != "" && jump == nil {
-			h.via, jump = nil, h
-		}
-		if n.Name == name {
-			wanted = h
-		}
-	}
-	if wanted == nil {
 		return nil, &provision.NotThere{Kind: "node", Name: name, There: "there are: " + strings.Join(names, ", ")}
 	}
-	if jump != nil && jump != wanted {
+	return h.connect(ctx)
+}
+
+// reach are the nodes of a stack that was shown, as hosts: one for each, so that all who ask share a connection. The first that has a
+// floating IP leads to the others.
+func (s *Stack) reach(v *View) map[string]*host {
+	s.reaching.Lock()
+	defer s.reaching.Unlock()
+	if s.reachable[v] != nil {
+		return s.reachable[v]
+	}
+	all := map[string]*host{}
+	var jump *host
+	for _, n := range v.Nodes {
+		h := &host{stack: s, name: n.Name, at: func() place {
+			address, _ := netip.ParseAddr(cmp.Or(n.FloatingIP, n.Address))
+			return place{address, n.Login, n.PortID, n.ServerID}
+		}}
+		if n.FloatingIP != "" && jump == nil {
+			jump = h
+		}
+		all[n.Name] = h
+	}
+	if jump != nil {
 		s.hosts = append(s.hosts, jump)
 	}
-	s.hosts = append(s.hosts, wanted)
-	return wanted.connect(ctx)
+	for _, h := range all {
+		if h != jump {
+			h.via = jump
+			s.hosts = append(s.hosts, h)
+		}
+	}
+	s.reachable[v] = all
+	return all
 }
 
 var errNoPin = errors.New("this machine does not know the host key of")

@@ -34,6 +34,9 @@ type Stack struct {
 	hosts   []*host                   // whose connections Close ends
 	bundle  software
 	cluster *bootstrap.Cluster // of the last design; nil before
+
+	reaching  sync.Mutex
+	reachable map[*View]map[string]*host
 }
 
 // Dialer reaches addresses of the cloud; nil is the ordinary way, the lab's cloud is dialed from inside its network namespace.
@@ -65,7 +68,8 @@ func Open(cloud *openstack.Cloud, name string, o Options) (*Stack, error) {
 	if session.Poll = o.Poll; session.Poll == 0 {
 		session.Poll = time.Second
 	}
-	return &Stack{Name: name, session: session, local: l, admin: o.Admin, dial: o.Dial, log: o.Log, pins: sync.OnceValues(l.pins), bundle: software{local: l, named: o.Bundle}}, nil
+	return &Stack{Name: name, session: session, local: l, admin: o.Admin, dial: o.Dial, log: o.Log, pins: sync.OnceValues(l.pins), bundle: software{local: l, named: o.Bundle},
+		reachable: map[*View]map[string]*host{}}, nil
 }
 
 // Close ends the connections to the cluster and to hosts.
