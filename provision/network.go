@@ -123,3 +123,12 @@ func (n *Subnet) Apply(ctx context.Context) error {
 	n.s.note(func(v *Inventory) { v.Subnets = append(slices.Clip(v.Subnets), *made) })
 	return nil
 }
+
+// MTU is the largest packet that a network carries, in bytes, or 0 where Neutron does not tell.
+func (s *Session) MTU(ctx context.Context, networkID string) (int, error) {
+	n, err := get[struct{ MTU int }](ctx, s.Cloud, networkCollection, networkID)
+	if err != nil {
+		return 0, openstack.Wrap(err, "reading the MTU of network %s", networkID)
+	}
+	return n.MTU, nil
+}

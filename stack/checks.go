@@ -265,24 +265,3 @@ func checkBalancers(_ context.Context, d *diagnosis) answer {
 	}
 	return good("all %d are ACTIVE", len(d.view.LoadBalancers))
 }
-
-func checkSSH(ctx context.Context, d *diagnosis) answer {
-	if len(d.view.Nodes) == 0 {
-		return problem("there are no nodes", "kuryrctl stack "+d.name)
-	}
-	if _, err := d.stack.KeyPath(); err != nil {
-		return warning(err.Error(), "run doctor where the stack was made")
-	}
-	var wrong []string
-	for _, n := range d.view.Nodes {
-		one, cancel := context.WithTimeout(ctx, 10*time.Second)
-		if _, err := d.stack.Host(one, d.view, n.Name); err != nil {
-			wrong = append(wrong, n.Name+": "+err.Error())
-		}
-		cancel()
-	}
-	if len(wrong) > 0 {
-		return problem(strings.Join(wrong, "; "), "read the server's console: openstack console log show "+d.name+"/NODE")
-	}
-	return good("all %d", len(d.view.Nodes))
-}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/kuryrctl/kuryrctl/bootstrap"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 )
 
@@ -46,6 +47,8 @@ func good(format string, args ...any) answer { return answer{text: fmt.Sprintf(f
 
 func warning(text, do string) answer { return answer{Warning, text, do} }
 
+func skipped(why string) answer { return answer{verdict: Skipped, text: why} }
+
 func problem(text, do string) answer { return answer{Bad, text, do} }
 
 func failed(err error, do string) answer { return answer{Bad, err.Error(), do} }
@@ -60,6 +63,12 @@ type diagnosis struct {
 	stack *Stack
 	lab   *Lab
 	view  *View
+
+	answers    map[string]bool // nodes that do, to SSH
+	conditions map[string]*bootstrap.Condition
+	blind      map[string]error // nodes that answer, and whose condition cannot be read
+	kubernetes *bootstrap.Cluster
+	healthy    bool // the API is
 }
 
 // Checks are all checks of [Diagnose], by name, with what each asks.
@@ -88,12 +97,17 @@ var checks = []check{
 	{"servers", "do all servers run?", 4, false, checkServers},
 	{"load-balancers", "are the load balancers in service?", 4, false, checkBalancers},
 	{"ssh", "does every node answer SSH with its pinned key?", 4, false, checkSSH},
+	{"node-system", "is every node's system fit for Kubernetes: clock, disk, kernel, network?", 4, false, checkNodeSystem},
+	{"node-runtime", "do containerd and kubelet run, with images and certificates that are valid?", 4, false, checkNodeRuntime},
+	{"api", "is the API ready behind its load balancer, with a certificate for its addresses?", 4, false, checkAPI},
+	{"nodes", "is every server a node that is Ready, and every node a server?", 4, false, checkNodes},
+	{"control-plane", "does every part of the control plane run?", 4, false, checkControlPlane},
 }
 
 // Diagnose runs the checks: those of the cloud, and for a named stack those of the stack too. It changes nothing. The error is
 // about the diagnosis itself; what is wrong is in the findings.
 func Diagnose(ctx context.Context, name string, c Config, connect func(context.Context) (*openstack.Cloud, error), o Options) ([]Finding, error) {
-	d := &diagnosis{config: c, options: o, connect: connect, name: name}
+	d := &diagnosis{config: c, options: o, connect: connect, name: name, answers: map[string]bool{}}
 	defer func() {
 		if d.stack != nil {
 			d.stack.Close()
