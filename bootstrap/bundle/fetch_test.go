@@ -69,8 +69,8 @@ func TestFetchMakesABundleOfWhatUpstreamPublishes(t *testing.T) {
 	}
 	want := map[string]string{"usr/local/bin/runc": "this is runc.amd64"}
 	for _, program := range []string{"usr/local/bin/containerd", "usr/local/bin/containerd-shim-runc-v2", "usr/local/bin/ctr", "usr/local/bin/crictl",
-		"usr/local/bin/kubeadm", "usr/local/bin/kubelet", "usr/local/bin/kubectl", "opt/cni/bin/loopback", "opt/cni/bin/bridge",
-		"opt/cni/bin/host-local", "opt/cni/bin/portmap", "opt/cni/bin/bandwidth", "opt/cni/bin/firewall", "opt/cni/bin/tuning"} {
+		"usr/local/bin/kubeadm", "usr/local/bin/kubelet", "usr/local/bin/kubectl", "opt/cni/bin/loopback", "opt/cni/bin/portmap",
+		"opt/cni/bin/bandwidth"} {
 		want[program] = "this is " + filepath.Base(program)
 	}
 	if diff := cmp.Diff(want, text); diff != "" {

@@ -25,10 +25,10 @@ var thirdParty = map[string]Versions{
 	"v1.35": {Etcd: "3.6.6-0", CoreDNS: "v1.13.1", Pause: "3.10.1", Containerd: "v2.4.2", Runc: "v1.5.2", Plugins: "v1.8.0", Crictl: "v1.34.0"},
 }
 
-// Plugins are the CNI plugins of every node, as upstream's source has them: those that a chain of kuryrctl's own or of a
-// distribution's needs.
+// Plugins are the CNI plugins of every node, as upstream's source has them: those that are chained to kuryrctl's own.
+// Nothing here calls the rest of upstream's.
 func Plugins() []string {
-	return []string{"main/loopback", "main/bridge", "ipam/host-local", "meta/portmap", "meta/bandwidth", "meta/firewall", "meta/tuning"}
+	return []string{"main/loopback", "meta/portmap", "meta/bandwidth"}
 }
 
 // knownMinors are the minors of the table, the oldest first.
