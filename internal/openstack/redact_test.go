@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
+
+	"github.com/kuryrctl/kuryrctl/internal/redact"
 )
 
 // TestNoSecretReachesALogOrAnError sends a canary in every place a secret may be, to a server that echoes all it gets.
@@ -80,11 +82,11 @@ func TestNoSecretReachesALogOrAnError(t *testing.T) {
 
 func TestWhatIsNoSecretStaysReadable(t *testing.T) {
 	req := request(t.Context(), "POST", ports, `{"auth": {"identity": {"token": {"id": "tok-1"}}, "scope": {"project": {"id": "p1"}}}}`)
-	if got := string(scrub([]byte(`token tok-1 for p1`), secretsOf(req))); got != `token [redacted] for p1` {
+	if got := string(redact.Values([]byte(`token tok-1 for p1`), secretsOf(req))); got != `token [redacted] for p1` {
 		t.Errorf("got %s", got)
 	}
 	req = request(t.Context(), "POST", ports, `{"auth": {"identity": {"methods": ["password"], "password": {"user": {"name": "alice", "domain": {"id": "default"}, "password": "sesame"}}}}}`)
-	got := string(scrub([]byte(`user alice of default: methods password, sesame`), secretsOf(req)))
+	got := string(redact.Values([]byte(`user alice of default: methods password, sesame`), secretsOf(req)))
 	if want := `user alice of default: methods password, [redacted]`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -111,7 +113,7 @@ func TestSecretsAreFoundInEveryForm(t *testing.T) {
 		"q=%22quoted%22+%26+%3Cmore%3E":              "q=[redacted]",
 		"no secret so short":                         "no secret so short",
 	} {
-		if got := string(scrub([]byte(in), secrets)); got != want {
+		if got := string(redact.Values([]byte(in), secrets)); got != want {
 			t.Errorf("%s became %s, want %s", in, got, want)
 		}
 	}

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/kuryrctl/kuryrctl/internal/redact"
 )
 
 const (
@@ -189,7 +191,7 @@ func checkBody(req *http.Request, resp *http.Response) error {
 		return err
 	}
 	if resp.StatusCode >= 400 {
-		data = scrub(data, secretsOf(req))
+		data = redact.Values(data, secretsOf(req))
 	} else if resp.StatusCode < 300 && isHTML(data) {
 		return &pageError{fmt.Sprintf("a web page (%q) came instead of an answer: is this the address of an OpenStack API?", htmlText(string(data)))}
 	}
