@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 
@@ -287,4 +288,20 @@ func (s *Session) computeVersion(ctx context.Context) int {
 	}
 	minor, _ := strconv.Atoi(strings.TrimPrefix(version, "2."))
 	return minor
+}
+
+// Console is the end of a server's console log as Nova keeps it; 0 lines are all of it.
+func (s *Session) Console(ctx context.Context, serverID string, lines int) (string, error) {
+	client, err := s.Cloud.Compute()
+	if err != nil {
+		return "", err
+	}
+	ask := map[string]any{}
+	if lines > 0 {
+		ask["length"] = lines
+	}
+	var answer struct{ Output string }
+	_, err = client.Post(ctx, client.ServiceURL("servers", serverID, "action"), map[string]any{"os-getConsoleOutput": ask}, &answer,
+		&gophercloud.RequestOpts{OkCodes: []int{http.StatusOK}})
+	return answer.Output, openstack.Wrap(err, "reading the console of server %s", serverID)
 }

@@ -64,12 +64,15 @@ func cloudCommand(ts *testscript.TestScript, lab *labtest.Lab, neg bool, args []
 	}
 }
 
-// hostCommand makes hosts misbehave or answer: host hang|thaw|newkey NODE, host says NODE COMMAND TEXT, host exits NODE COMMAND STATUS.
+// hostCommand makes hosts misbehave or answer: host hang|thaw|newkey NODE, host says NODE COMMAND TEXT, host exits NODE COMMAND STATUS,
+// host hangs NODE COMMAND.
 func hostCommand(ts *testscript.TestScript, lab *labtest.Lab, args []string) {
 	h := lab.Host(args[1])
 	switch args[0] {
 	case "hang":
 		h.Hang(sshtest.BeforeBanner)
+	case "hangs":
+		h.On(args[2], sshtest.Hang)
 	case "thaw":
 		h.Hang(sshtest.Nowhere)
 	case "newkey":
