@@ -270,6 +270,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		reply(w, 200, map[string]string{"major": "1", "minor": "37", "gitVersion": s.version})
 	case path[0] == "nodes" && len(path) <= 2:
 		s.serveNodes(w, r, path[1:])
+	case r.URL.Path == "/api/v1/events" && r.Method == http.MethodGet:
+		reply(w, 200, corev1.EventList{TypeMeta: kind("v1", "EventList")})
 	case path[0] == "pods" && len(path) == 1 && r.Method == http.MethodGet:
 		s.listPods(w, r)
 	case len(path) == 3 && path[0] == "namespaces" && path[2] == "pods" && r.Method == http.MethodGet:
@@ -337,6 +339,10 @@ func (s *Server) serveNodes(w http.ResponseWriter, r *http.Request, name []strin
 
 func (s *Server) listPods(w http.ResponseWriter, r *http.Request) {
 	node, ok := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "spec.nodeName=")
+	if r.URL.RawQuery == "" {
+		reply(w, 200, corev1.PodList{TypeMeta: kind("v1", "PodList"), Items: s.pods})
+		return
+	}
 	if !ok {
 		s.unknown(w, r)
 		return
