@@ -60,6 +60,11 @@ func (s *Stack) Plan(ctx context.Context, c Config) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.compare(found, rows), nil
+}
+
+// compare joins what was observed with what is there.
+func (s *Stack) compare(found *provision.Inventory, rows []graph.Row) *Plan {
 	p := &Plan{Stack: s.Name, UUID: found.UUID()}
 	claimed := map[string]bool{}
 	for _, row := range rows {
@@ -71,7 +76,7 @@ func (s *Stack) Plan(ctx context.Context, c Config) (*Plan, error) {
 			p.Changes = append(p.Changes, Change{Extra, o.Kind + " " + o.Name, "extra", o.Detail, o.ID})
 		}
 	}
-	return p, nil
+	return p
 }
 
 func action(p graph.Phase) Action {
