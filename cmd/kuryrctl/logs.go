@@ -39,7 +39,7 @@ console, and --local what kuryrctl itself ran there and what came back. Ctrl-C e
 			return usageError{fmt.Errorf("--lines %d: it is a number of lines, or 0 for all", o.Lines)}
 		}
 		if local {
-			key, err := a.findKey(cmd, args[0])
+			key, err := a.findFile(cmd, args[0], stack.FindKey, (*stack.Stack).KeyPath)
 			if err != nil {
 				return err
 			}

@@ -34,7 +34,8 @@ standard error.`,
 		cmd.GroupID = life
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{a.newDoctorCommand(), a.newListCommand(), a.newShowCommand(), a.newStatusCommand(), a.newGetKeyCommand(), a.newKubeconfigCommand(), a.newSSHCommand()} {
+	for _, cmd := range []*cobra.Command{a.newDoctorCommand(), a.newListCommand(), a.newShowCommand(), a.newStatusCommand(), a.newGetKeyCommand(), a.newKubeconfigCommand(), a.newSSHCommand(),
+		a.newLogsCommand(), a.newDumpCommand()} {
 		cmd.GroupID = look
 		root.AddCommand(cmd)
 	}
