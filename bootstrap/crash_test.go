@@ -59,10 +59,10 @@ func members(archive []byte) (names string) {
 }
 
 func TestARunThatIsCutAfterAnyCommandIsGoneOnWith(t *testing.T) {
-	for name, masters := range map[string]int{"one master": 1, "etcd and a master": 2} {
+	for name, x := range map[string]struct{ masters, workers int }{"a master and a worker": {1, 1}, "etcd and a master": {2, 0}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			plain, l := newLab(t, sshtest.Debian12, masters, 1), newLab(t, sshtest.Debian12, masters, 1)
+			plain, l := newLab(t, sshtest.Debian12, x.masters, x.workers), newLab(t, sshtest.Debian12, x.masters, x.workers)
 			plain.up()
 			l.cut()
 			runs := 1

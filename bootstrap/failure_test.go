@@ -23,48 +23,68 @@ exit 1
 `
 
 func TestKubeadmThatFailsIsClearedAndBegunAgain(t *testing.T) {
-	for name, x := range map[string]struct {
-		masters     int
+	type failure struct {
 		host, phase string
 		key         graph.Key
-		want        string
+	}
+	for name, x := range map[string]struct {
+		masters, workers int
+		failures         []failure // in this order, one in each run
+		want             map[string]string
 	}{
-		"init, early":           {1, "master-0", "preflight", "control-plane.master-0", "init begun, init begun, init complete"},
-		"init, certificates":    {1, "master-0", "certs", "control-plane.master-0", "init begun, reset, init begun, init complete"},
-		"init, late":            {1, "master-0", "wait-control-plane", "control-plane.master-0", "init begun, reset, init begun, init complete"},
-		"init, etcd elsewhere":  {2, "master-1", "manifests", "control-plane.master-1", "init begun, reset, init begun, init complete"},
-		"join of a worker":      {1, "worker-0", "discovery", "node.worker-0", "join begun, reset, join begun, join complete"},
-		"join, kubelet":         {1, "worker-0", "kubelet-start", "node.worker-0", "join begun, reset, join begun, join complete"},
-		"join of etcd":          {2, "master-0", "discovery", "node.master-0", "join begun, join begun, join complete"},
-		"join of etcd, kubelet": {2, "master-0", "kubelet-start", "node.master-0", "join begun, join begun, join complete"},
-		"etcd":                  {2, "master-0", "etcd", "etcd.master-0", "join begun, join complete"},
+		"a master and a worker": {1, 1, []failure{
+			{"master-0", "preflight", "control-plane.master-0"},
+			{"master-0", "certs", "control-plane.master-0"},
+			{"master-0", "wait-control-plane", "control-plane.master-0"},
+			{"worker-0", "discovery", "node.worker-0"},
+			{"worker-0", "kubelet-start", "node.worker-0"},
+		}, map[string]string{
+			"master-0": "init begun, init begun, reset, init begun, reset, init begun, init complete",
+			"worker-0": "join begun, reset, join begun, reset, join begun, join complete",
+		}},
+		"etcd is never reset": {2, 0, []failure{
+			{"master-0", "etcd", "etcd.master-0"},
+			{"master-1", "manifests", "control-plane.master-1"},
+			{"master-0", "discovery", "node.master-0"},
+			{"master-0", "kubelet-start", "node.master-0"},
+		}, map[string]string{
+			"master-0": "join begun, join begun, join begun, join complete",
+			"master-1": "init begun, reset, init begun, init complete",
+		}},
+		"of three masters the second": {3, 0, []failure{
+			{"master-1", "kubelet-start", "control-plane.master-1"},
+		}, map[string]string{
+			"master-0": "init begun, init complete",
+			"master-1": "join begun, reset, join begun, join complete",
+			"master-2": "join begun, join complete",
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			workers := 0
-			if strings.HasPrefix(x.host, "worker") {
-				workers = 1
+			l := newLab(t, sshtest.Ubuntu2404, x.masters, x.workers)
+			for _, f := range x.failures {
+				l.write(f.host, "srv/kubeadm/"+f.phase, strings.ReplaceAll(failOnce, "$1", f.phase))
 			}
-			l := newLab(t, sshtest.Ubuntu2404, x.masters, workers)
-			l.write(x.host, "srv/kubeadm/"+x.phase, strings.ReplaceAll(failOnce, "$1", x.phase))
-			step := l.fails(x.key, `running "run kubeadm`, "exit status 1", "error execution phase "+x.phase+": timed out")
-			var run *ssh.RunError
-			if !errors.As(step, &run) || !strings.Contains(run.Output, "["+x.phase+"] line 3\n") {
-				t.Errorf("what kubeadm said is not in the error: %+v", run)
-			}
-			if log, err := os.ReadFile(step.Log); err != nil || !strings.Contains(string(log), "["+x.phase+"] line 1\n") {
-				t.Errorf("what kubeadm said is not in the log: %v", err)
-			}
-			if len(l.api.Secrets()) != 0 {
-				t.Error("the token was left")
+			for _, f := range x.failures {
+				step := l.fails(f.key, `running "run kubeadm`, "exit status 1", "error execution phase "+f.phase+": timed out")
+				var run *ssh.RunError
+				if !errors.As(step, &run) || !strings.Contains(run.Output, "["+f.phase+"] line 3\n") {
+					t.Errorf("what kubeadm said is not in the error: %+v", run)
+				}
+				if log, err := os.ReadFile(step.Log); err != nil || !strings.Contains(string(log), "["+f.phase+"] line 1\n") {
+					t.Errorf("what kubeadm said is not in the log: %v", err)
+				}
+				if len(l.api.Secrets()) != 0 {
+					t.Errorf("the token of %s was left", f.key)
+				}
 			}
 			l.up()
-			if got := l.ended(x.host); got != x.want {
-				t.Errorf("kubeadm: %s", got)
-			}
-			for name := range l.keys {
-				if _, known := l.api.Node(name); !known && name != "master-0" && !strings.HasPrefix(string(x.key), "control") {
-					t.Errorf("%s is no node", name)
+			for host, want := range x.want {
+				if got := l.ended(host); got != want {
+					t.Errorf("kubeadm on %s: %s", host, got)
+				}
+				if _, known := l.api.Node(host); !known {
+					t.Errorf("%s is no node", host)
 				}
 			}
 		})
@@ -92,17 +112,6 @@ func TestThreeMastersJoinOneAfterTheOther(t *testing.T) {
 			if info, err := os.Stat(l.path(name, "etc/kubernetes/"+file)); err != nil || info.Mode().Perm()&0o077 != 0 && !strings.HasSuffix(file, "ca.crt") && !strings.HasSuffix(file, ".pub") {
 				t.Errorf("%s of %s: %v, %v", file, name, info.Mode(), err)
 			}
-		}
-	}
-
-	// One that fails half-way is cleared like any other, and the first one never is.
-	l = newLab(t, sshtest.Debian13, 3, 0)
-	l.write("master-1", "srv/kubeadm/kubelet-start", strings.ReplaceAll(failOnce, "$1", "kubelet-start"))
-	l.fails("control-plane.master-1", "error execution phase kubelet-start")
-	l.up()
-	for name, want := range map[string]string{"master-0": "init begun, init complete", "master-1": "join begun, reset, join begun, join complete", "master-2": "join begun, join complete"} {
-		if got := l.ended(name); got != want {
-			t.Errorf("kubeadm on %s: %s", name, got)
 		}
 	}
 }

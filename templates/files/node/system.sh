@@ -3,7 +3,7 @@ set -eu
 if [ "$(hostname)" != "$name" ]; then hostnamectl set-hostname "$name"; fi
 getent hosts "$name" >/dev/null || echo "127.0.1.1 $name" >>/etc/hosts
 swapoff -a
-[ ! -f /etc/fstab ] || sed -i.kuryrctl -E '/^[^#]\S*\s+\S+\s+swap\s/s/^/# swapped off for kubelet: /' /etc/fstab
+if grep -qsE '^[^#]\S*\s+\S+\s+swap\s' /etc/fstab; then sed -i.kuryrctl -E '/^[^#]\S*\s+\S+\s+swap\s/s/^/# swapped off for kubelet: /' /etc/fstab; fi
 missing=
 for command in $commands; do
 	command -v "$command" >/dev/null || missing="$missing $command"
