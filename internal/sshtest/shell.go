@@ -94,7 +94,7 @@ yes zcat zstd`
 // only /tmp, /var/tmp, the home of the user and what chown gave to the user can be written. Background processes end with the
 // command; what systemd-run began is the host's, and goes on until the test ends.
 //
-// It needs user namespaces and mount(8), and no rights.
+// It needs user namespaces, mount(8) and unshare(1), and no rights.
 func (h *Host) Shell(system OS) {
 	h.net.t.Helper()
 	release := system.release()
@@ -468,7 +468,8 @@ func (e *Exec) shell() (int, error) {
 	}
 	runtime.LockOSThread() // it is the death of the thread that Pdeathsig tells
 	defer runtime.UnlockOSThread()
-	cmd := exec.Command("/bin/sh", "-c", setup, "sh", h.Dir, root, free, e.Line, h.table(root, e.Sudo), owned)
+	// Namespaces are unshare's work: with those of users Go would copy this process to begin another, and it is a large one.
+	cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", setup, "sh", h.Dir, root, free, e.Line, h.table(root, e.Sudo), owned)
 	cmd.Env = []string{"PATH=" + path, "HOME=" + home, "USER=" + name, "LOGNAME=" + name, "SHELL=/bin/bash", "LANG=C.UTF-8"}
 	if e.Sudo {
 		cmd.Env = append(cmd.Env, "SUDO_USER="+User)
@@ -476,11 +477,8 @@ func (e *Exec) shell() (int, error) {
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = e.Stdout, e.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
-		Setsid:      true,
+		Pdeathsig: syscall.SIGKILL,
+		Setsid:    true,
 	}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
