@@ -34,7 +34,7 @@ var rooms = map[string][]string{
 var floors = map[string][]string{
 	"stack":             {"cmd/kuryrctl"},
 	"provision":         {"stack", "cmd/kuryrctl"},
-	"bootstrap":         {"stack"},
+	"bootstrap":         {"stack", "cmd/kuryrctl"}, // kuryrctl: what a step's error says
 	"bootstrap/ssh":     {"bootstrap", "stack", "cmd/kuryrctl"},
 	"bootstrap/cloud":   {"cmd/kuryrctl"},
 	"bootstrap/cluster": {"bootstrap", "stack", "cmd/kuryrctl"},

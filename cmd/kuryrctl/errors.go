@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kuryrctl/kuryrctl/bootstrap"
 	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 	"github.com/kuryrctl/kuryrctl/internal/wait"
@@ -43,7 +44,7 @@ func (a *app) end(err error, args []string) int {
 		if code == exitInterrupted && stopped(e) {
 			continue // that it did not go on is the interrupt's work, and nothing to report of each resource
 		}
-		a.say("%v", e)
+		a.tell(e)
 		said = true
 	}
 	if code == exitInterrupted && !said {
@@ -59,6 +60,30 @@ func (a *app) end(err error, args []string) int {
 		}
 	}
 	return code
+}
+
+// shownLines is how much of a failed command's output is told with its error; the log has all of it.
+const shownLines = 10
+
+// tell writes one error. That of a step on a node has where to read on, and the last of what the command printed.
+func (a *app) tell(err error) {
+	var step *bootstrap.StepError
+	if !errors.As(err, &step) {
+		a.say("%v", err)
+		return
+	}
+	a.say("%v (step %s, log %s)", step, step.Step, step.Log)
+	var run *ssh.RunError
+	if !errors.As(step, &run) {
+		return
+	}
+	lines := strings.Split(run.Output, "\n")
+	if len(lines) == 1 { // which is in the error
+		return
+	}
+	for _, line := range lines[max(0, len(lines)-shownLines):] {
+		fmt.Fprintln(a.stderr, "    "+line)
+	}
 }
 
 func (a *app) code(err error) int {
@@ -148,8 +173,26 @@ func (a *app) hints(args []string) []hint {
 		{is(stack.ErrElsewhere), "work from that machine, or copy its kuryrctl state directory here; `kuryrctl unstack " + a.stackName + "` needs no key"},
 		{isNotThere("stack"), "make it with `kuryrctl stack " + a.stackName + "`, or name another cloud with --cloud"},
 		{isNotThere("image", "flavor", "network", "external network"), "name one that is there, in the lab file or by a flag"},
+		{needsPassword, "kuryrctl works as root on nodes without asking: let the login user use sudo without a password, as cloud images do"},
 		{func(err error) bool { return some(err, openstack.IsForbidden) }, "a role of yours in this project does not allow it; ask the cloud's operator"},
+		{isStep, "mend what the node says, and run `" + again + "` again; it goes on from here"},
 	}
+}
+
+// isStep reports whether a step on a node failed.
+func isStep(err error) bool {
+	return some(err, func(err error) bool {
+		var step *bootstrap.StepError
+		return errors.As(err, &step)
+	})
+}
+
+// needsPassword reports whether sudo on a node would not work without somebody who types.
+func needsPassword(err error) bool {
+	return some(err, func(err error) bool {
+		var run *ssh.RunError
+		return errors.As(err, &run) && strings.Contains(run.Output, "a password is required")
+	})
 }
 
 func isNotThere(kinds ...string) func(error) bool {
