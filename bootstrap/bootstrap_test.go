@@ -1,7 +1,6 @@
 package bootstrap_test
 
 import (
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -46,9 +45,4 @@ func TestFromNothingToAClusterOnEverySystem(t *testing.T) {
 			}
 		})
 	}
-}
-
-func dump(t *testing.T, l *lab, name string) {
-	text, _ := os.ReadFile(l.log(name))
-	t.Logf("%s", text)
 }
