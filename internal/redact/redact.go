@@ -101,9 +101,14 @@ type form struct {
 // secretWord is a name of which [Name] is true, as a pattern.
 const secretWord = `[\w.-]*(?:pass-?_?word|passwd|pass-?_?code|secret|user-?_?data|private-?_?key|admin-?_?pass|token|signature|key-?_?data)[\w.-]*`
 
-var forms = []form{
+// keys are private keys, which are several lines.
+var keys = []form{
 	{regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)`), Mark},
 	{regexp.MustCompile(`(?:[A-Za-z0-9+/=\s]|\\n)*-----END [A-Z0-9 ]*PRIVATE KEY-----`), Mark}, // whose beginning was cut off
+}
+
+// forms are found within a line.
+var forms = []form{
 	{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]+`), "$1 " + Mark},
 	{regexp.MustCompile(`\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?`), Mark}, // JWT
 	{regexp.MustCompile(`\bgAAAA[A-Za-z0-9_=-]{20,}`), Mark},                               // Fernet, as Keystone's
@@ -140,11 +145,45 @@ func Text(text []byte, known ...string) []byte {
 
 func maskString(s string, clean *strings.Replacer) string {
 	s = clean.Replace(s)
-	s = maskBlocks(s)
-	for _, f := range forms {
-		s = f.look.ReplaceAllString(s, f.with)
+	if strings.Contains(s, "PRIVATE KEY-----") {
+		for _, f := range keys {
+			s = f.look.ReplaceAllString(s, f.with)
+		}
 	}
-	return s
+	var out strings.Builder
+	for line := range strings.Lines(maskBlocks(s)) {
+		if suspicious(line) { // most are not, and the forms are slow
+			for _, f := range forms {
+				line = f.look.ReplaceAllString(line, f.with)
+			}
+		}
+		out.WriteString(line)
+	}
+	return out.String()
+}
+
+// hints are in every line that has one of the forms but the last, in small letters.
+var hints = []string{"pass", "secret", "token", "user-data", "user_data", "userdata", "private", "signature", "key-data", "key_data", "keydata",
+	"bearer", "basic", "eyj", "gaaaa", "://"}
+
+func suspicious(line string) bool {
+	low := strings.ToLower(line)
+	for _, h := range hints {
+		if strings.Contains(low, h) {
+			return true
+		}
+	}
+	// A token of kubeadm has a dot after six characters.
+	for i := 6; i+16 < len(line); i++ {
+		if line[i] == '.' && plain(line[i-6:i]) && plain(line[i+1:i+17]) {
+			return true
+		}
+	}
+	return false
+}
+
+func plain(s string) bool {
+	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
 }
 
 var block = regexp.MustCompile(`(?i)^(\s*)(?:- )?["']?` + secretWord + `["']?:[ \t]*[|>][-+0-9]*\s*$`)
@@ -166,8 +205,10 @@ func maskBlocks(s string) string {
 			continue
 		}
 		within, hidden = -1, false
-		if m := block.FindStringSubmatch(line); m != nil {
-			within = len(m[1])
+		if strings.ContainsAny(line, "|>") && suspicious(line) {
+			if m := block.FindStringSubmatch(line); m != nil {
+				within = len(m[1])
+			}
 		}
 		out.WriteString(line)
 	}
