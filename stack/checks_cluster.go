@@ -141,10 +141,22 @@ func checkNodes(ctx context.Context, d *diagnosis) answer {
 	})
 }
 
-// awaitsNetwork reports whether all that a node lacks is a network plugin, which is not installed by kubeadm.
+// awaitsNetwork reports whether all that a node lacks is a network plugin, which is not installed by kubeadm. One that has just joined lacks
+// its CSINode for a moment too.
 func awaitsNetwork(n cluster.Node) bool {
-	return !n.Ready && n.Reason == "KubeletNotReady" && !strings.Contains(n.Message, ", ") &&
-		(strings.Contains(n.Message, "cni plugin not initialized") || strings.Contains(n.Message, "NetworkPluginNotReady"))
+	if n.Ready || n.Reason != "KubeletNotReady" {
+		return false
+	}
+	network := false
+	for why := range strings.SplitSeq(strings.Trim(n.Message, "[]"), ", ") {
+		switch {
+		case strings.Contains(why, "cni plugin not initialized"), strings.Contains(why, "NetworkPluginNotReady"):
+			network = true
+		case why != "CSINode is not yet initialized":
+			return false
+		}
+	}
+	return network
 }
 
 func (d *diagnosis) judgeNode(r *remarks, n cluster.Node, api string) {

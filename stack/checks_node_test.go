@@ -93,6 +93,9 @@ func kubernetes(t *testing.T, lab *labtest.Lab) *clustertest.Server {
 		n.Status.NodeInfo.KubeletVersion = "v1.37.1"
 		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionFalse, Reason: "KubeletNotReady",
 			Message: "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized"}}
+		if name == "worker-1" { // it has just joined
+			n.Status.Conditions[0].Message = "[" + n.Status.Conditions[0].Message + ", CSINode is not yet initialized]"
+		}
 		api.AddNode(n)
 	}
 	for _, part := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
@@ -296,6 +299,13 @@ func TestFaultsOfTheClusterAreFoundAndNamed(t *testing.T) {
 		"a kubelet that is silent": {"nodes", "NotReady, NodeStatusUnknown: Kubelet stopped", stack.Bad, func(_ *labtest.Lab, s *clustertest.Server) {
 			n := node("worker-1")
 			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown, Reason: "NodeStatusUnknown", Message: "Kubelet stopped posting node status."}}
+			s.DeleteNode("worker-1")
+			s.AddNode(n)
+		}},
+		"a kubelet without a runtime": {"nodes", "NotReady, KubeletNotReady: [", stack.Bad, func(_ *labtest.Lab, s *clustertest.Server) {
+			n := node("worker-1")
+			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionFalse, Reason: "KubeletNotReady",
+				Message: "[container runtime status check may not have completed yet, cni plugin not initialized]"}}
 			s.DeleteNode("worker-1")
 			s.AddNode(n)
 		}},
