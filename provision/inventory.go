@@ -56,19 +56,19 @@ func (s *Session) Discover(ctx context.Context) (*Inventory, error) {
 	v := &Inventory{}
 	project := url.Values{"project_id": {s.Cloud.ProjectID()}} // an administrator would see every project's
 	marked := url.Values{"description": {s.mark()}, "project_id": {s.Cloud.ProjectID()}}
-	g, ctx := errgroup.WithContext(ctx)
-	fetch(ctx, g, s, networkCollection, marked, &v.Networks)
-	fetch(ctx, g, s, subnetCollection, marked, &v.Subnets)
-	fetch(ctx, g, s, routerCollection, marked, &v.Routers)
-	fetch(ctx, g, s, groupCollection, marked, &v.Groups)
-	fetch(ctx, g, s, trunkCollection, marked, &v.Trunks)
-	fetch(ctx, g, s, fipCollection, marked, &v.FloatingIPs)
-	fetch(ctx, g, s, balancerCollection, project, &v.LoadBalancers)
-	fetch(ctx, g, s, portCollection, nil, &v.Ports)
-	g.Go(func() (err error) { v.Servers, err = s.listServers(ctx); return err })
-	g.Go(func() (err error) { v.AppCredential, err = s.findAppCredential(ctx); return err })
+	g, each := errgroup.WithContext(ctx)
+	fetch(each, g, s, networkCollection, marked, &v.Networks)
+	fetch(each, g, s, subnetCollection, marked, &v.Subnets)
+	fetch(each, g, s, routerCollection, marked, &v.Routers)
+	fetch(each, g, s, groupCollection, marked, &v.Groups)
+	fetch(each, g, s, trunkCollection, marked, &v.Trunks)
+	fetch(each, g, s, fipCollection, marked, &v.FloatingIPs)
+	fetch(each, g, s, balancerCollection, project, &v.LoadBalancers)
+	fetch(each, g, s, portCollection, nil, &v.Ports)
+	g.Go(func() (err error) { v.Servers, err = s.listServers(each); return err })
+	g.Go(func() (err error) { v.AppCredential, err = s.findAppCredential(each); return err })
 	g.Go(func() (err error) {
-		v.KeyPair, err = get[keypairs.KeyPair](ctx, s.Cloud, keypairCollection, s.userScoped())
+		v.KeyPair, err = get[keypairs.KeyPair](each, s.Cloud, keypairCollection, s.userScoped())
 		if openstack.IsNotFound(err) {
 			return nil
 		}
@@ -77,10 +77,29 @@ func (s *Session) Discover(ctx context.Context) (*Inventory, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	if v.torn() {
+		var err error
+		if v.LoadBalancers, err = list[loadbalancers.LoadBalancer](ctx, s.Cloud, balancerCollection, project); err != nil {
+			return nil, err
+		}
+		if v.Ports, err = list[ports.Port](ctx, s.Cloud, portCollection, nil); err != nil {
+			return nil, err
+		}
+	}
 	s.narrow(v)
 	s.found = v
 	s.made.clear()
 	return v, nil
+}
+
+// torn reports whether there is the VIP port of a load balancer that is not there: they were listed at different moments, and a call that was cut
+// off, be it to create or to delete, may be at work. A VIP port comes after its load balancer and goes before it, so listing them in that order
+// tells.
+func (v *Inventory) torn() bool {
+	return slices.ContainsFunc(v.Ports, func(p ports.Port) bool {
+		id, vip := strings.CutPrefix(p.Name, leakedPrefix)
+		return vip && time.Since(p.CreatedAt) < time.Minute && !slices.ContainsFunc(v.LoadBalancers, func(l loadbalancers.LoadBalancer) bool { return l.ID == id })
+	})
 }
 
 // fetch lists one collection in the background. A cloud without Octavia or without trunks has none of these.

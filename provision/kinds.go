@@ -81,19 +81,21 @@ func deleter(c collection) func(context.Context, *Session, Object) error {
 	}
 }
 
+// refusals is how often the cloud may say that an object is in use before that is believed: at one look a second, about a minute. They
+// are counted and not timed, so that a slow cloud gets as many as a fast one.
+const refusals = 60
+
 // insist deletes again while the cloud says that the object is in use (409): Nova unbinds ports and Octavia removes its own some time
 // after what they were for is gone.
 func (s *Session) insist(ctx context.Context, o Object, remove func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 60*s.every())
-	defer cancel()
-	err := wait.For(ctx, o.String()+" to be free", s.every(), func(ctx context.Context) (string, bool, error) {
+	refused := 0
+	return wait.For(ctx, o.String()+" to be free", s.every(), func(ctx context.Context) (string, bool, error) {
 		err := remove(ctx)
-		if openstack.IsConflict(err) {
+		if refused++; openstack.IsConflict(err) && refused < refusals {
 			return openstack.Reason(err), false, nil
 		}
 		return "", err == nil, openstack.Wrap(err, "deleting it")
 	})
-	return err
 }
 
 // deletePort deletes a port; one that was left behind by a load balancer only when that is really not there.

@@ -39,7 +39,7 @@ frobnicate: 7
   line 7: "10.11.0.0" is not a CIDR such as 10.11.0.0/24
   line 10: unknown key "gatway"; did you mean "gateway"?
   line 12: "over there" is not an IP address
-  line 13: unknown key "frobnicate"; known here: image, ssh_user, public_net, dns_domain, dns_servers, config_drive, octavia_provider, admin_cloud, masters, workers, networks`
+  line 13: unknown key "frobnicate"; known here: image, ssh_user, public_net, dns_domain, dns_servers, config_drive, octavia_provider, admin_cloud, masters, workers, networks, kubernetes`
 	if err == nil || err.Error() != want {
 		t.Fatalf("got:\n%v\nwant:\n%s", err, want)
 	}

@@ -28,7 +28,14 @@ func TestNothingIsDeletedBeforeWhatNeedsIt(t *testing.T) {
 	t.Cleanup(s.Close)
 	c := Defaults()
 	c.Masters.Count = 3
-	if _, err := s.Up(t.Context(), c, UpOptions{Parallel: 8}); err != nil {
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.session.Discover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// What goes on top lives on the servers, and goes with them.
+	if err := s.withoutHosts(s.Design(c)).Apply(t.Context(), 8, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.session.Discover(t.Context()); err != nil {

@@ -107,8 +107,9 @@ func (s *Stack) withoutHosts(lab *Lab) *graph.Graph {
 	var cloud graph.Graph
 	without := map[graph.Key]bool{}
 	for _, r := range lab.Graph.Resources() {
-		_, drop := r.(*host)
-		if drop || slices.ContainsFunc(r.Needs(), func(n graph.Resource) bool { return without[n.Key()] }) {
+		_, isHost := r.(*host)
+		_, isBundle := r.(*software)
+		if isHost || isBundle || slices.ContainsFunc(r.Needs(), func(n graph.Resource) bool { return without[n.Key()] }) {
 			without[r.Key()] = true
 			continue
 		}
