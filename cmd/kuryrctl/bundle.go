@@ -30,11 +30,11 @@ func (a *app) newBundleCreateCommand() *cobra.Command {
 		Long: `Fetch a Kubernetes release into a bundle: from dl.k8s.io, registry.k8s.io and the GitHub releases of containerd, runc, the CNI plugins
 and cri-tools, each file held against the checksum that its project publishes. The bundle is kept in the cache, below $XDG_CACHE_HOME
 or ~/.cache, and fetched once. Its path is printed, or that of the copy that --out asks for.`,
-		Example: "  kuryrctl bundle create -o bundle.tar\n  kuryrctl bundle create --kubernetes v1.37 --arch arm64",
+		Example: "  kuryrctl bundle create -o bundle.tar\n  kuryrctl bundle create --kubernetes-version v1.37 --arch arm64",
 		Args:    cobra.NoArgs,
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "copy the bundle to this `file`")
-	cmd.Flags().StringVar(&version, "kubernetes", "", "the `version`, such as v1.37.2, or v1.37 for its newest; the newest stable one when not given")
+	cmd.Flags().StringVar(&version, "kubernetes-version", "", "the `version`, such as v1.37.2, or v1.37 for its newest; the newest stable one when not given")
 	cmd.Flags().StringVar(&arch, "arch", "amd64", "the nodes' `architecture`: amd64 or arm64")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("arch", cobra.FixedCompletions([]string{"amd64", "arm64"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
