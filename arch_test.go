@@ -23,9 +23,9 @@ var rooms = map[string][]string{
 	"github.com/pkg/sftp":                    {"bootstrap/ssh", "internal/sshtest"},
 	"github.com/gophercloud/gophercloud/v2":  {"internal/openstack", "provision", "stack", "bootstrap/cloud"}, // stack: the type of an image; cloud: its first users and networks
 	"github.com/hashicorp/go-multierror":     {"stack"},
-	"k8s.io/client-go":                       {"bootstrap/cluster"},
-	"k8s.io/api":                             {"bootstrap/cluster", "internal/clustertest"},
-	"k8s.io/apimachinery":                    {"bootstrap/cluster", "internal/clustertest"},
+	"k8s.io/client-go":                       {"bootstrap/cluster", "nodeagent/controller", "nodeagent/daemon", "cmd/kuryr-node"},
+	"k8s.io/api":                             {"bootstrap/cluster", "internal/clustertest", "nodeagent/controller"},
+	"k8s.io/apimachinery":                    {"bootstrap/cluster", "internal/clustertest", "nodeagent/controller", "nodeagent/daemon", "nodeagent/vif"},
 	"k8s.io/klog":                            {"bootstrap/cluster"},
 	"github.com/google/go-containerregistry": {"bootstrap/bundle", "internal/upstreamtest", "internal/makebundle"},
 }
