@@ -27,6 +27,9 @@ var rooms = map[string][]string{
 	"k8s.io/api":                             {"bootstrap/cluster", "internal/clustertest", "nodeagent/controller"},
 	"k8s.io/apimachinery":                    {"bootstrap/cluster", "internal/clustertest", "nodeagent/controller", "nodeagent/daemon", "nodeagent/vif"},
 	"k8s.io/klog":                            {"bootstrap/cluster"},
+	"github.com/vishvananda/netlink":         {"nodeagent/link"},
+	"github.com/vishvananda/netns":           {"nodeagent/link"},
+	"github.com/containernetworking/cni":     {"nodeagent/cni", "cmd/kuryr-cni"},
 	"github.com/google/go-containerregistry": {"bootstrap/bundle", "internal/upstreamtest", "internal/makebundle"},
 }
 
@@ -40,6 +43,11 @@ var floors = map[string][]string{
 	"bootstrap/cluster": {"bootstrap", "stack", "cmd/kuryrctl"},
 	"templates":         {"bootstrap", "stack"},
 	"templates/lab":     {"bootstrap/cloud"},
+	"nodeagent/vif":     {"nodeagent/subport", "nodeagent/controller", "nodeagent/daemon"},
+	"nodeagent/link":    {"nodeagent/cni", "nodeagent/daemon", "nodeagent/socket"},
+	"nodeagent/socket":  {"nodeagent/cni", "nodeagent/daemon", "cmd/kuryr-node"},
+	"nodeagent/cni":     {"cmd/kuryr-cni"},
+	"nodeagent/daemon":  {"cmd/kuryr-node"},
 	"bootstrap/bundle":  {"bootstrap", "stack", "cmd/kuryrctl", "internal/makebundle"},
 }
 
