@@ -9,10 +9,13 @@ SOURCES := $(shell git ls-files '*.go' 'templates/**' 2>/dev/null) go.mod go.sum
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: $(BIN) ## bin/kuryrctl, static: it also runs as the first process of the lab cloud
+build: $(BIN) bin/kuryr-node bin/kuryr-cni ## bin/kuryrctl and what it runs on nodes; static: it also runs as the first process of the lab cloud
 
 $(BIN): $(SOURCES)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/kuryrctl
+
+bin/kuryr-node bin/kuryr-cni: $(SOURCES)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/$(@F)
 
 test: fmt vet staticcheck unit ## everything that needs neither root nor a cloud
 
