@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 BIN     := bin/kuryrctl
 SOURCES := $(shell git ls-files '*.go' 'templates/**' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build test fmt vet staticcheck unit e2e e2e-full lab reference fuzz bundle clean
+.PHONY: help build test fmt vet staticcheck unit kernel e2e e2e-full lab reference fuzz bundle clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,13 +23,16 @@ fmt: ## fail when gofmt would change a file
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt -w $$out"; exit 1; }
 
 vet: ## go vet, also of the tests behind build tags
-	$(GO) vet ./... && $(GO) vet -tags e2e,e2e_full ./...
+	$(GO) vet ./... && $(GO) vet -tags e2e,e2e_full,kernel ./...
 
 staticcheck: ## staticcheck, at the version of go.mod
-	$(GO) tool staticcheck -tags e2e,e2e_full ./...
+	$(GO) tool staticcheck -tags e2e,e2e_full,kernel ./...
 
 unit: ## all hermetic tests, with the race detector
 	$(GO) test -race -timeout 20m ./...
+
+kernel: ## the tests of pods' interfaces, in a kernel of their own: the lab's (needs root, and the lab's cache)
+	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 $(if $(RUN),-v -run '$(RUN)') ./nodeagent/link ./nodeagent/cni
 
 e2e: build bundle ## the tests on the lab cloud, which is brought up if it is not (needs root)
 	$(BIN) cloud up --install
@@ -52,6 +55,9 @@ reference: ## write docs/reference anew from the commands
 fuzz: ## each fuzz target for half a minute
 	$(GO) test ./stack -run '^$$' -fuzz FuzzDecode -fuzztime 30s
 	$(GO) test ./bootstrap/ssh -run '^$$' -fuzz FuzzLoadPins -fuzztime 30s
+	$(GO) test ./nodeagent/cni -run '^$$' -fuzz FuzzConf -fuzztime 30s
+	$(GO) test ./nodeagent/cni -run '^$$' -fuzz FuzzArgs -fuzztime 30s
+	$(GO) test ./nodeagent/daemon -run '^$$' -fuzz FuzzJournal -fuzztime 30s
 
 clean: ## remove what was built here; the lab cloud is removed with `kuryrctl cloud destroy`
 	rm -rf bin
