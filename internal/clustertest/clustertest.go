@@ -1,5 +1,5 @@
 // Package clustertest is an API server in one process, for tests that speak to it with the real client-go: nodes, pods and their
-// eviction, secrets, /readyz and /version, over TLS with client certificates, as stateful as those calls can notice.
+// eviction, secrets, /readyz and /version, and pools of subports, over TLS with client certificates, as stateful as those calls can notice.
 //
 // It refuses to be lenient: an unknown route, selector or content type fails the test that sent it. It runs nothing and schedules
 // nothing, and it is no reference: where a real API server disagrees, this package is wrong.
@@ -57,6 +57,7 @@ type Server struct {
 	shown     map[types.UID]int // how often an ending pod was listed
 	intercept func(http.ResponseWriter, *http.Request) bool
 	requests  []string
+	pools     pools
 }
 
 // Budget is a PodDisruptionBudget.
@@ -70,7 +71,8 @@ type Budget struct {
 // New starts an empty cluster of version v1.37.1, which ends with the test. Its certificate carries these addresses too.
 func New(t testing.TB, addresses ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, version: "v1.37.1", endAfter: 1, shown: map[types.UID]int{}}
+	s := &Server{t: t, version: "v1.37.1", endAfter: 1, shown: map[types.UID]int{},
+		pools: pools{objects: map[string]map[string]any{}, closing: make(chan struct{}), changed: make(chan struct{})}}
 	ca, caKey := certificate(t, nil, nil, pkix.Name{CommonName: "kubernetes"})
 	server, serverKey := certificate(t, ca, caKey, pkix.Name{CommonName: "kube-apiserver"}, addresses...)
 	admin, adminKey := certificate(t, ca, caKey, pkix.Name{CommonName: "kubernetes-admin", Organization: []string{"kubeadm:cluster-admins"}})
@@ -85,7 +87,7 @@ func New(t testing.TB, addresses ...string) *Server {
 	}
 	s.http.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that refuse us, which is what some tests are about
 	s.http.StartTLS()
-	t.Cleanup(s.http.Close)
+	t.Cleanup(s.Stop)
 	s.URL = s.http.URL
 	key, err := x509.MarshalPKCS8PrivateKey(adminKey)
 	if err != nil {
@@ -155,7 +157,11 @@ func certificate(t testing.TB, parent *x509.Certificate, parentKey *ecdsa.Privat
 func (s *Server) Kubeconfig() []byte { return slices.Clone(s.kubeconfig) }
 
 // Stop ends the server: connections are refused from now on.
-func (s *Server) Stop() { s.http.Close() }
+func (s *Server) Stop() {
+	s.EndWatches(false)
+	s.http.CloseClientConnections()
+	s.http.Close()
+}
 
 // Unready makes /readyz fail with these checks; none makes it succeed.
 func (s *Server) Unready(checks ...string) { s.locked(func() { s.unready = checks }) }
@@ -258,6 +264,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	intercept := s.intercept
 	s.mu.Unlock()
 	if intercept != nil && intercept(w, r) {
+		return
+	}
+	if strings.HasPrefix(r.URL.Path, PoolsPath) {
+		s.servePools(w, r)
 		return
 	}
 	s.mu.Lock()

@@ -122,7 +122,8 @@ func (j *journal) compact(all []record) error {
 		return err
 	}
 	j.broken = false
-	return old.Close()
+	_ = old.Close() // nothing of it counts any more
+	return nil
 }
 
 func encode(records []record) ([]byte, error) {
