@@ -139,10 +139,10 @@ func (d *Daemon) change() {
 
 // add gives a pod a subport, and waits for one if it must. The same attachment gets the same subport until it is given back.
 func (d *Daemon) add(ctx context.Context, a socket.Add) (socket.Added, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, d.Patience, fmt.Errorf("waited %s", d.Patience))
-	defer cancel()
 	ctx, forget := context.WithCancelCause(ctx)
 	defer forget(nil)
+	patience, cancel := context.WithTimeoutCause(ctx, d.Patience, fmt.Errorf("waited %s", d.Patience))
+	defer cancel()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.exhume(a.Attachment); err != nil {
@@ -165,7 +165,7 @@ func (d *Daemon) add(ctx context.Context, a socket.Add) (socket.Added, error) {
 			return d.ledger.answer(t), nil
 		}
 		if ctx.Err() != nil { // after DEL nothing may be taken: nobody would give it back
-			return socket.Added{}, &socket.Refusal{Code: 503, Reason: fmt.Sprintf("%s (%v)", d.why(now), context.Cause(ctx))}
+			return socket.Added{}, &socket.Refusal{Code: 503, Reason: context.Cause(ctx).Error()}
 		}
 		s, ok := t.Subport, has
 		if !has {
@@ -179,8 +179,11 @@ func (d *Daemon) add(ctx context.Context, a socket.Add) (socket.Added, error) {
 			d.Log.Info("subport taken", "namespace", a.Namespace, "pod", a.Pod, "container", a.Container, "port", s.Port, "vlan", s.VLAN)
 			return d.ledger.answer(t), nil
 		}
+		if patience.Err() != nil {
+			return socket.Added{}, &socket.Refusal{Code: 503, Reason: fmt.Sprintf("%s (%v)", d.why(now), context.Cause(patience))}
+		}
 		_, next := d.ledger.stand(now)
-		d.wait(ctx, d.changed, next)
+		d.wait(patience, d.changed, next)
 	}
 }
 

@@ -274,6 +274,29 @@ func TestThePatienceIsBoundedAndTheReasonTold(t *testing.T) {
 	}
 }
 
+// Who came late because others were served first has not waited for a subport.
+func TestPatienceEndsAWaitAndNothingElse(t *testing.T) {
+	s := begin(t, nil)
+	s.config.Patience = 0
+	d, err := Open(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	d.ledger.publish(pool(subport(1)), time.Now())
+	if _, err := d.add(t.Context(), request(1)); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.del(attachment(1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.add(ctx, request(2)); err == nil || len(d.ledger.taken) != 0 {
+		t.Errorf("got %v; who is gone has a subport: %v", err, d.ledger.taken)
+	}
+}
+
 func TestNoSubportIsTakenForASandboxThatWasGivenUp(t *testing.T) {
 	s := begin(t, pool())
 	s.start()
