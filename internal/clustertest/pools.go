@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -63,13 +64,14 @@ func (s *Server) SetPool(pool any) {
 	}
 	s.locked(func() {
 		name := o["metadata"].(map[string]any)["name"].(string)
-		kind := "ADDED"
+		kind, uid := "ADDED", any(rand.Text())
 		if old, ok := s.pools.objects[name]; ok {
-			kind = "MODIFIED"
+			kind, uid = "MODIFIED", old["metadata"].(map[string]any)["uid"]
 			if _, given := o["status"]; !given && old["status"] != nil {
 				o["status"] = old["status"]
 			}
 		}
+		o["metadata"].(map[string]any)["uid"] = uid
 		s.pools.happen(kind, name, o)
 	})
 }

@@ -114,7 +114,7 @@ func add(a *skel.CmdArgs, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), addPatience)
 	defer cancel()
 	daemon := socket.NewClient(c.Socket)
-	request := socket.Add{Attachment: attachment(a), Namespace: p.namespace, Pod: p.name, UID: p.uid, Netns: a.Netns}
+	request := socket.Add{Attachment: attachment(a), Network: c.Name, Namespace: p.namespace, Pod: p.name, UID: p.uid, Netns: a.Netns}
 	added, err := daemon.Add(ctx, request)
 	if err != nil {
 		return tell(err)
@@ -212,13 +212,17 @@ func gc(a *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(a.StdinData, &given); err != nil || given["cni.dev/valid-attachments"] == nil {
+		return types.NewError(types.ErrInvalidNetworkConfig, "GC without cni.dev/valid-attachments would remove every pod's interface", "")
+	}
 	valid := make([]socket.Attachment, 0, len(c.ValidAttachments))
 	for _, v := range c.ValidAttachments {
 		valid = append(valid, socket.Attachment{Container: v.ContainerID, IfName: v.IfName})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	collected, err := socket.NewClient(c.Socket).GC(ctx, socket.GC{Valid: valid})
+	collected, err := socket.NewClient(c.Socket).GC(ctx, socket.GC{Network: c.Name, Valid: valid})
 	if err != nil {
 		return tell(err)
 	}

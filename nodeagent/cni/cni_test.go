@@ -122,7 +122,12 @@ func TestWithoutADaemonOnlyDeletingWorks(t *testing.T) {
 	if err := check(a); code(t, err) != types.ErrTryAgainLater {
 		t.Errorf("CHECK: got %v", err)
 	}
-	if err := gc(a); code(t, err) != types.ErrTryAgainLater {
+	if err := gc(a); code(t, err) != types.ErrInvalidNetworkConfig {
+		t.Errorf("GC that names nothing: got %v", err)
+	}
+	collect := *a
+	collect.StdinData = bytes.Replace(a.StdinData, []byte("{"), []byte(`{"cni.dev/valid-attachments":null,`), 1)
+	if err := gc(&collect); code(t, err) != types.ErrTryAgainLater {
 		t.Errorf("GC: got %v", err)
 	}
 	if err := status(a); code(t, err) != types.ErrPluginNotAvailable {

@@ -271,7 +271,7 @@ func (d *Daemon) allocation(a socket.Attachment) (link.Interface, error) {
 	return d.ledger.answer(t).Interface, nil
 }
 
-// gc gives everything back that is not valid, and says where it was.
+// gc gives everything back that a network has and that is not valid, and says where it was.
 func (d *Daemon) gc(g socket.GC) (socket.Collected, error) {
 	valid := map[socket.Attachment]bool{}
 	for _, a := range g.Valid {
@@ -281,7 +281,7 @@ func (d *Daemon) gc(g socket.GC) (socket.Collected, error) {
 	defer d.mu.Unlock()
 	c := socket.Collected{Places: []link.Place{}}
 	var gone []socket.Attachment
-	for _, t := range d.ledger.find(func(t taking) bool { return !valid[t.Attachment] }) {
+	for _, t := range d.ledger.find(func(t taking) bool { return t.Network == g.Network && !valid[t.Attachment] }) {
 		gone = append(gone, t.Attachment)
 		c.Places = append(c.Places, link.Place{Netns: t.Netns, Name: t.IfName})
 	}

@@ -145,7 +145,7 @@ func (s *setting) ready() {
 }
 
 func request(n int) socket.Add {
-	return socket.Add{Attachment: attachment(n), Namespace: "default", Pod: fmt.Sprint("pod-", n), UID: fmt.Sprint("uid-", n)}
+	return socket.Add{Attachment: attachment(n), Network: "kuryr", Namespace: "default", Pod: fmt.Sprint("pod-", n), UID: fmt.Sprint("uid-", n)}
 }
 
 func (s *setting) add(n int) socket.Added {
@@ -387,6 +387,7 @@ func TestAPoolThatIsDeletedAndMadeAgain(t *testing.T) {
 		t.Errorf("without a pool pod-1 has %v", a)
 	}
 	s.cluster.SetPool(pool(subport(1), subport(2)))
+	s.reported("pod-1 is served", func(st vif.SubportPoolStatus) bool { return len(st.Allocations) == 1 }) // to an object that knows nothing
 	if a := s.add(2); a.Interface.Port != "port-2" {
 		t.Errorf("got %v", a)
 	}
@@ -468,7 +469,10 @@ func TestGCGivesBackAllButTheValid(t *testing.T) {
 	for n := 1; n <= 3; n++ {
 		s.add(n)
 	}
-	c, err := s.client.GC(t.Context(), socket.GC{Valid: []socket.Attachment{attachment(2)}})
+	if c, err := s.client.GC(t.Context(), socket.GC{Network: "another"}); err != nil || len(c.Places) != 0 {
+		t.Errorf("another network's garbage: %v, %v", c, err)
+	}
+	c, err := s.client.GC(t.Context(), socket.GC{Network: "kuryr", Valid: []socket.Attachment{attachment(2)}})
 	if err != nil || len(c.Places) != 2 {
 		t.Errorf("got %v, %v", c, err)
 	}

@@ -34,7 +34,6 @@ func replay(text []byte, apply func(record)) (whole int64, lines int, err error)
 		}
 		var r record
 		d := json.NewDecoder(bytes.NewReader(line))
-		d.DisallowUnknownFields()
 		err := d.Decode(&r)
 		if err == nil && d.InputOffset() != int64(len(line)) {
 			err = errors.New("there is more on it")

@@ -234,7 +234,7 @@ func TestADamagedJournalIsRefused(t *testing.T) {
 		"line 1: it has freed nothing": `{"freed":{}}` + "\n",
 		"line 1: it is no record":      `{}` + "\n",
 		"line 2: it is no record":      good + `{"release":"x","free":{"container":"c"}}` + "\n",
-		"unknown field":                `{"give":{}}` + "\n",
+		"line 1: it is no record of":   `{"give":{}}` + "\n",
 		"there is more on it":          strings.TrimSpace(good) + good,
 	} {
 		path := filepath.Join(t.TempDir(), "journal")

@@ -160,14 +160,17 @@ func (d *Daemon) report(ctx context.Context, c client) error {
 	last := time.Time{}
 	for ctx.Err() == nil {
 		d.mu.Lock()
-		changed, exists := d.changed, d.ledger.pool != nil
+		changed, pool := d.changed, d.ledger.pool
 		status, next := d.summary(time.Now())
 		d.mu.Unlock()
 		text, err := json.Marshal(status)
 		if err != nil {
 			return err
 		}
-		if exists && (string(text) != told || time.Since(last) >= heartbeatEvery) {
+		if pool != nil { // one that was made anew has been told nothing
+			text = append(text, pool.UID...)
+		}
+		if pool != nil && (string(text) != told || time.Since(last) >= heartbeatEvery) {
 			err := d.patch(ctx, c, status)
 			if err == nil {
 				told, last, delay = string(text), time.Now(), retryFirst
@@ -185,7 +188,7 @@ func (d *Daemon) report(ctx context.Context, c client) error {
 		if !next.IsZero() && next.Before(due) {
 			due = next
 		}
-		if !exists {
+		if pool == nil {
 			due = time.Time{}
 		}
 		d.mu.Lock()

@@ -69,7 +69,7 @@ func parentOf(host *netlink.Handle, mac string) (netlink.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the trunk's interface: %q is no MAC", mac)
 	}
-	links, err := host.LinkList()
+	links, err := list(host.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("listing interfaces: %w", err)
 	}
@@ -257,11 +257,11 @@ func Check(i Interface, at Place) error {
 	case a.Flags&net.FlagUp == 0:
 		return differs("the state", "down", "up")
 	}
-	have, err := s.AddrList(l, netlink.FAMILY_ALL)
+	have, err := list(func() ([]netlink.Addr, error) { return s.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("listing the addresses of %s: %w", at.Name, err)
 	}
-	routes, err := s.RouteList(l, netlink.FAMILY_ALL)
+	routes, err := list(func() ([]netlink.Route, error) { return s.RouteList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("listing the routes of %s: %w", at.Name, err)
 	}
@@ -376,7 +376,7 @@ func (s *space) clear(name string) error {
 }
 
 func (s *space) removeIf(f func(netlink.Link) bool) error {
-	links, err := s.LinkList()
+	links, err := list(s.LinkList)
 	if err != nil {
 		return fmt.Errorf("listing the interfaces in %s: %w", s.path, err)
 	}
@@ -389,6 +389,16 @@ func (s *space) removeIf(f func(netlink.Link) bool) error {
 		}
 	}
 	return nil
+}
+
+// list asks again when the list has changed while the kernel was writing it: what it gives then is not all there is.
+func list[T any](f func() ([]T, error)) (all []T, err error) {
+	for range 20 {
+		if all, err = f(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

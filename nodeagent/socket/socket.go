@@ -38,6 +38,7 @@ type Attachment struct {
 // Add asks for a subport.
 type Add struct {
 	Attachment
+	Network   string `json:"network"` // its name in the CNI configuration
 	Namespace string `json:"namespace"`
 	Pod       string `json:"pod"`
 	UID       string `json:"uid"`
@@ -50,9 +51,10 @@ type Added struct {
 	Stale     []link.Place   `json:"stale,omitempty"` // where earlier holders had the subport
 }
 
-// GC names the attachments that are there; all others are given back.
+// GC names the attachments to a network that are there; all others to it are given back.
 type GC struct {
-	Valid []Attachment `json:"valid"`
+	Network string       `json:"network"`
+	Valid   []Attachment `json:"valid"`
 }
 
 // Collected says where the attachments were that GC has given back.
