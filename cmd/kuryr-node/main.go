@@ -24,6 +24,7 @@ type verb struct {
 
 func verbs() []verb {
 	return []verb{
+		{"controller", "keep subports on the trunks of the workers", runController},
 		{"daemon", "give the subports of this node to its pods", runDaemon},
 		{"version", "print the version", func(_ context.Context, _ []string, stdout, _ io.Writer) error {
 			_, err := fmt.Fprintln(stdout, version)

@@ -1,6 +1,8 @@
 // Package clustertest is an API server in one process, for tests that speak to it with the real client-go: nodes, pods and their
 // eviction, secrets, /readyz and /version, and pools of subports, over TLS with client certificates, as stateful as those calls can notice.
 //
+// For what runs inside a cluster there are also watches of nodes and pods, and SubportPools, leases and events (see watch.go).
+//
 // It refuses to be lenient: an unknown route, selector or content type fails the test that sent it. It runs nothing and schedules
 // nothing, and it is no reference: where a real API server disagrees, this package is wrong.
 //
@@ -58,6 +60,7 @@ type Server struct {
 	intercept func(http.ResponseWriter, *http.Request) bool
 	requests  []string
 	pools     pools
+	shelf     shelf
 }
 
 // Budget is a PodDisruptionBudget.
@@ -252,6 +255,7 @@ func (s *Server) locked(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f()
+	s.announce()
 }
 
 func (s *Server) nodeAt(name string) int {
@@ -268,10 +272,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if strings.HasPrefix(r.URL.Path, PoolsPath) {
 		s.servePools(w, r)
+		s.serveWatch(w, r)
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if r.Method != http.MethodGet {
+		defer s.announce()
+	}
 	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/api/v1/"), "/")
 	switch {
 	case r.URL.Path == "/readyz":
@@ -288,6 +296,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.listNamespace(w, path[1])
 	case len(path) == 5 && path[2] == "pods" && path[4] == "eviction" && r.Method == http.MethodPost:
 		s.evict(w, r, path[1], path[3])
+	case len(path) == 4 && path[2] == "pods" && r.Method == http.MethodPatch && r.Header.Get("Content-Type") == string(types.MergePatchType):
+		s.patchPod(w, r, path[1], path[3])
+	case strings.HasPrefix(r.URL.Path, "/apis/"):
+		s.serveKept(w, r)
 	case len(path) >= 3 && path[2] == "secrets":
 		s.serveSecrets(w, r, path[1], path[3:])
 	default:
