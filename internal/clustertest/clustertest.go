@@ -277,9 +277,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.Method != http.MethodGet {
-		defer s.announce()
-	}
+	defer s.announce()
 	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/api/v1/"), "/")
 	switch {
 	case r.URL.Path == "/readyz":

@@ -20,7 +20,7 @@ import (
 type shelf struct {
 	revision int
 	objects  map[string]map[string]any // by path below /apis/, without /status
-	changed  chan struct{}             // closed at the next change of anything
+	changed  chan struct{}             // closed at the next request or change
 }
 
 // kept are the collections of a shelf, by path, with whether they have a status of its own.
@@ -55,6 +55,14 @@ func (s *Server) Edit(path string, f func(o map[string]any)) {
 	})
 }
 
+// Remove makes what is at a path below /apis/ be gone.
+func (s *Server) Remove(path string) {
+	s.locked(func() {
+		delete(s.shelf.objects, path)
+		s.shelf.revision++
+	})
+}
+
 // Paths lists what is kept below /apis/, sorted.
 func (s *Server) Paths() (all []string) {
 	s.locked(func() { all = slices.Sorted(maps.Keys(s.shelf.objects)) })
@@ -76,7 +84,7 @@ func (s *Server) Pod(namespace, name string) (p corev1.Pod, ok bool) {
 	return p, ok
 }
 
-// Changed returns a channel that is closed at the next change of anything.
+// Changed returns a channel that is closed when the next request was answered, or something was changed past the API.
 func (s *Server) Changed() (c <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -367,8 +375,8 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request) {
 		send := func(what string, data []byte) {
 			var o map[string]any
 			s.recode(json.RawMessage(data), &o)
-			if meta(o)["resourceVersion"] == nil {
-				meta(o)["resourceVersion"] = strconv.Itoa(revision + 1)
+			if meta(o)["resourceVersion"] == nil || what == "DELETED" {
+				meta(o)["resourceVersion"] = strconv.Itoa(max(revision, 1))
 			}
 			_ = json.NewEncoder(w).Encode(map[string]any{"type": what, "object": o}) // a client that is gone is seen below
 		}

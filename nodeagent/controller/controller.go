@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -132,6 +133,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer all.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	ctx = logr.NewContext(ctx, logr.FromSlogHandler(c.o.Log.Handler())) // what client-go has to say
 	for _, i := range c.informers {
 		all.Go(func() { i.RunWithContext(ctx) })
 	}

@@ -26,6 +26,7 @@ type node struct {
 	trunk *subport.Trunk
 	last  *vif.SubportPool // as the API server returned it last
 	idle  time.Time        // since when more is free than is wanted; zero when there is not
+	alarm Reason           // of the last Event that told of something wrong, until all is well again
 }
 
 // soon is when what goes on is looked at again.
@@ -46,19 +47,30 @@ func (c *Controller) node(name string) *node {
 }
 
 // pool is the newest of what the informer and our own calls have shown. It is nil when there is none.
-func (c *Controller) pool(n *node, name string) *vif.SubportPool {
+func (c *Controller) pool(ctx context.Context, n *node, name string) (*vif.SubportPool, error) {
 	o, ok, _ := c.poolStore.GetByKey(name) // from memory: it cannot fail
-	if !ok {
-		if n.last != nil && n.last.UID != "" && time.Since(n.last.CreationTimestamp.Time) < time.Minute {
-			return n.last // made a moment ago, and not yet heard of
+	if ok {
+		p := o.(*vif.SubportPool)
+		if n.last != nil && n.last.UID == p.UID && version(n.last) > version(p) {
+			p = n.last
 		}
-		return nil
+		return p, nil
 	}
-	p := o.(*vif.SubportPool)
-	if n.last != nil && n.last.UID == p.UID && version(n.last) > version(p) {
-		p = n.last
+	if n.last == nil {
+		return nil, nil
 	}
-	return p
+	// It was made a moment ago and the informer has not heard of it, or it was deleted.
+	p := &vif.SubportPool{}
+	err := c.pools.Get().Resource(vif.Resource).Name(name).Do(ctx).Into(p)
+	switch {
+	case gone(err):
+		n.last = nil
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading the subport pool of %s: %w", name, err)
+	}
+	n.last = p
+	return p, nil
 }
 
 // version reads a resource version, which may be compared within one kind of object.
@@ -70,7 +82,10 @@ func version(p *vif.SubportPool) uint64 {
 // reconcile makes one pass over a node, and says when to come again if nothing happens before.
 func (c *Controller) reconcile(ctx context.Context, name string) (time.Duration, error) {
 	n := c.node(name)
-	pool := c.pool(n, name)
+	pool, err := c.pool(ctx, n, name)
+	if err != nil {
+		return 0, err
+	}
 	_, exists, _ := c.nodeStore.GetByKey(name)
 	var spec vif.SubportPoolSpec
 	if pool != nil {
@@ -282,11 +297,14 @@ func (c *Controller) tell(ctx context.Context, n *node, pool *vif.SubportPool, v
 	}
 	n.last = out
 	now := meta.FindStatusCondition(all, vif.Ready)
-	if was != nil && was.Reason == now.Reason || was == nil && now.Status == metav1.ConditionTrue || now.Reason == "Filling" {
-		return nil
-	}
-	if _, known := reasons[Reason(now.Reason)]; known && !(now.Status == metav1.ConditionTrue && was.Reason == "Filling") {
-		c.event(ctx, pool, Reason(now.Reason), now.Message)
+	reason := Reason(now.Reason)
+	switch kind, known := reasons[reason]; {
+	case known && kind == corev1.EventTypeWarning && reason != n.alarm:
+		n.alarm = reason
+		c.event(ctx, pool, reason, now.Message)
+	case reason == PoolFilled && (n.alarm != "" || was == nil || reasons[Reason(was.Reason)] == corev1.EventTypeWarning):
+		n.alarm = ""
+		c.event(ctx, pool, reason, "the node has as many free subports as it should")
 	}
 	return nil
 }
