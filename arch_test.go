@@ -35,20 +35,20 @@ var rooms = map[string][]string{
 
 // floors says which of our packages each may import; what is not listed may be imported by anybody.
 var floors = map[string][]string{
-	"stack":             {"cmd/kuryrctl"},
-	"provision":         {"stack", "cmd/kuryrctl"},
-	"bootstrap":         {"stack", "cmd/kuryrctl"}, // kuryrctl: what a step's error says
-	"bootstrap/ssh":     {"bootstrap", "stack", "cmd/kuryrctl"},
-	"bootstrap/cloud":   {"cmd/kuryrctl"},
-	"bootstrap/cluster": {"bootstrap", "stack", "cmd/kuryrctl"},
-	"templates":         {"bootstrap", "stack"},
-	"templates/lab":     {"bootstrap/cloud"},
-	"nodeagent/vif":     {"nodeagent/subport", "nodeagent/controller", "nodeagent/daemon"},
-	"nodeagent/link":    {"nodeagent/cni", "nodeagent/daemon", "nodeagent/socket"},
-	"nodeagent/socket":  {"nodeagent/cni", "nodeagent/daemon", "cmd/kuryr-node"},
-	"nodeagent/cni":     {"cmd/kuryr-cni"},
-	"nodeagent/daemon":  {"cmd/kuryr-node"},
-	"bootstrap/bundle":  {"bootstrap", "stack", "cmd/kuryrctl", "internal/makebundle"},
+	"stack":                {"cmd/kuryrctl"},
+	"provision":            {"stack", "cmd/kuryrctl"},
+	"bootstrap":            {"stack", "cmd/kuryrctl"}, // kuryrctl: what a step's error says
+	"bootstrap/ssh":        {"bootstrap", "stack", "cmd/kuryrctl"},
+	"bootstrap/cloud":      {"cmd/kuryrctl"},
+	"bootstrap/cluster":    {"bootstrap", "stack", "cmd/kuryrctl"},
+	"templates":            {"bootstrap", "stack"},
+	"templates/lab":        {"bootstrap/cloud"},
+	"nodeagent/vif":        {"nodeagent/subport", "nodeagent/controller", "nodeagent/daemon"},
+	"nodeagent/link":       {"nodeagent/cni", "nodeagent/daemon", "nodeagent/socket"},
+	"nodeagent/socket":     {"nodeagent/cni", "nodeagent/daemon", "cmd/kuryr-node"},
+	"nodeagent/cni":        {"cmd/kuryr-cni"},
+	"nodeagent/daemon":     {"cmd/kuryr-node"},
+	"bootstrap/bundle":     {"bootstrap", "stack", "cmd/kuryrctl", "internal/makebundle"},
 	"nodeagent/subport":    {"nodeagent/controller"},
 	"nodeagent/controller": {"cmd/kuryr-node"},
 }

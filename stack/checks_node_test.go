@@ -294,25 +294,25 @@ func TestFaultsOfTheClusterAreFoundAndNamed(t *testing.T) {
 				l.Set("loadbalancer", "demo/api-lb", "vip_address", "172.30.0.9")
 				l.Lead("172.30.0.9:443", strings.TrimPrefix(s.URL, "https://"))
 			}},
-		"a server that is no node": {"nodes", "worker-1: it is no node", stack.Bad, func(_ *labtest.Lab, s *clustertest.Server) { s.DeleteNode("worker-1") }},
+		"a server that is no node": {"nodes", "worker-1: it is no node", stack.Bad, func(_ *labtest.Lab, s *clustertest.Server) { s.RemoveNode("worker-1") }},
 		"a node without a server":  {"nodes", "worker-9: the cluster has a node", stack.Warning, func(_ *labtest.Lab, s *clustertest.Server) { s.AddNode(node("worker-9")) }},
 		"a kubelet that is silent": {"nodes", "NotReady, NodeStatusUnknown: Kubelet stopped", stack.Bad, func(_ *labtest.Lab, s *clustertest.Server) {
 			n := node("worker-1")
 			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown, Reason: "NodeStatusUnknown", Message: "Kubelet stopped posting node status."}}
-			s.DeleteNode("worker-1")
+			s.RemoveNode("worker-1")
 			s.AddNode(n)
 		}},
 		"a kubelet without a runtime": {"nodes", "NotReady, KubeletNotReady: [", stack.Bad, func(_ *labtest.Lab, s *clustertest.Server) {
 			n := node("worker-1")
 			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionFalse, Reason: "KubeletNotReady",
 				Message: "[container runtime status check may not have completed yet, cni plugin not initialized]"}}
-			s.DeleteNode("worker-1")
+			s.RemoveNode("worker-1")
 			s.AddNode(n)
 		}},
 		"a kubelet that is too old": {"nodes", "7 minor versions older", stack.Bad, func(_ *labtest.Lab, s *clustertest.Server) {
 			n := node("worker-1")
 			n.Status.NodeInfo.KubeletVersion = "v1.30.0"
-			s.DeleteNode("worker-1")
+			s.RemoveNode("worker-1")
 			s.AddNode(n)
 		}},
 		"a part that is gone": {"control-plane", "master-0: kube-scheduler does not run", stack.Bad,

@@ -74,7 +74,7 @@ type Budget struct {
 // New starts an empty cluster of version v1.37.1, which ends with the test. Its certificate carries these addresses too.
 func New(t testing.TB, addresses ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, version: "v1.37.1", endAfter: 1, shown: map[types.UID]int{},
+	s := &Server{t: t, version: "v1.37.1", endAfter: 1, shown: map[types.UID]int{}, shelf: shelf{objects: map[string]map[string]any{}},
 		pools: pools{objects: map[string]map[string]any{}, closing: make(chan struct{}), changed: make(chan struct{})}}
 	ca, caKey := certificate(t, nil, nil, pkix.Name{CommonName: "kubernetes"})
 	server, serverKey := certificate(t, ca, caKey, pkix.Name{CommonName: "kube-apiserver"}, addresses...)
@@ -179,10 +179,6 @@ func (s *Server) AddNode(n corev1.Node) {
 	})
 }
 
-// DeleteNode makes a node be gone.
-func (s *Server) DeleteNode(name string) {
-	s.locked(func() { s.nodes = slices.DeleteFunc(s.nodes, func(n corev1.Node) bool { return n.Name == name }) })
-}
 
 // AddPod adds a pod; its uid is made when it has none.
 func (s *Server) AddPod(p corev1.Pod) {
@@ -270,8 +266,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if intercept != nil && intercept(w, r) {
 		return
 	}
-	if strings.HasPrefix(r.URL.Path, PoolsPath) {
+	switch {
+	case s.ofOneNode(r):
 		s.servePools(w, r)
+		return
+	case watches(r):
 		s.serveWatch(w, r)
 		return
 	}

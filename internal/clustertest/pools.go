@@ -120,6 +120,16 @@ func (s *Server) EndWatches(lost bool) {
 	})
 }
 
+// ofOneNode tells what a node's daemon asks, which sees the pools of [Server.SetPool], from what the controller does, whose pools are kept
+// with all that it makes.
+func (s *Server) ofOneNode(r *http.Request) bool {
+	rest, pools := strings.CutPrefix(r.URL.Path, PoolsPath)
+	name, _, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
+	ours := false
+	s.locked(func() { _, ours = s.pools.objects[name] })
+	return pools && (ours || strings.HasPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name="))
+}
+
 // servePools holds the lock only while it looks: a watch lasts.
 func (s *Server) servePools(w http.ResponseWriter, r *http.Request) {
 	path := strings.Split(strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, PoolsPath), "/"), "/")
@@ -148,7 +158,7 @@ func (s *Server) servePools(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			o = clone(o)
-			o["status"] = merge(o["status"], patch["status"]) // of the rest a status patch changes nothing
+			o["status"] = merged(o["status"], patch["status"]) // of the rest a status patch changes nothing
 			s.pools.happen("MODIFIED", path[0], o)
 			reply(w, 200, o)
 		})
@@ -157,8 +167,8 @@ func (s *Server) servePools(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// merge is RFC 7386.
-func merge(target, patch any) any {
+// merged is RFC 7386 for any value.
+func merged(target, patch any) any {
 	p, ok := patch.(map[string]any)
 	if !ok {
 		return patch
@@ -171,7 +181,7 @@ func merge(target, patch any) any {
 		if v == nil {
 			delete(t, k)
 		} else {
-			t[k] = merge(t[k], v)
+			t[k] = merged(t[k], v)
 		}
 	}
 	return t
