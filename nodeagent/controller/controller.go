@@ -72,7 +72,7 @@ type Controller struct {
 	podStore             cache.Indexer
 	informers            []cache.Controller
 
-	queue workqueue.TypedRateLimitingInterface[string]
+	queue workqueue.TypedDelayingInterface[string]
 
 	working sync.Mutex // held while leading
 
@@ -122,7 +122,7 @@ func New(o Options) (*Controller, error) {
 		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
 	}
 	c := &Controller{o: o, kube: kube, pools: pools, nodes: map[string]*node{}, count: counters{}}
-	c.queue = workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](o.Backoff, time.Minute))
+	c.queue = workqueue.NewTypedDelayingQueue[string]()
 	c.watch()
 	return c, nil
 }
@@ -275,21 +275,15 @@ func (c *Controller) work(ctx context.Context) {
 		if name == sweep {
 			again, err = c.sweep(ctx)
 		} else {
-			again, err = c.reconcile(ctx, name)
+			again, err = c.visit(ctx, name)
 		}
 		c.queue.Done(name)
-		switch {
-		case ctx.Err() != nil:
-			c.queue.Add(name)
-		case err != nil:
+		if err != nil && ctx.Err() == nil {
 			c.count.add(c, "reconcile_errors_total")
-			c.o.Log.Warn("reconciling", "node", name, "error", err)
-			c.queue.AddRateLimited(name)
-		default:
-			c.queue.Forget(name)
-			if again > 0 {
-				c.queue.AddAfter(name, again)
-			}
+			c.o.Log.Warn("reconciling", "node", name, "again", again.Round(time.Millisecond), "error", err)
+		}
+		if again > 0 {
+			c.queue.AddAfter(name, again)
 		}
 	}
 }
@@ -298,7 +292,7 @@ func (c *Controller) work(ctx context.Context) {
 func (c *Controller) sweep(ctx context.Context) (time.Duration, error) {
 	view, err := c.network.Look(ctx, time.Now().Add(-c.o.Resync))
 	if err != nil {
-		return 0, err
+		return time.Minute, err
 	}
 	c.count.set(c, "ports", view.Ports())
 	claimed := map[string]bool{}
@@ -312,7 +306,7 @@ func (c *Controller) sweep(ctx context.Context) (time.Duration, error) {
 	}
 	strays := c.network.Strays(view, claimed)
 	if err := c.network.Delete(ctx, strays); err != nil {
-		return 0, err
+		return time.Minute, err
 	}
 	if len(strays) > 0 {
 		c.o.Log.Info("removed ports that belonged to no node", "ports", len(strays))
@@ -369,6 +363,7 @@ func (c *Controller) watch() {
 		ListerWatcher: cache.NewFilteredListWatchFromClient(c.pools, vif.Resource, "", func(*metav1.ListOptions) {}),
 		ObjectType:    &vif.SubportPool{},
 		Handler:       on(func(o any) []string { return []string{o.(*vif.SubportPool).Name} }),
+		Transform:     strip,
 	})
 	c.informers = append(c.informers, informer)
 }
@@ -379,11 +374,13 @@ const (
 	mirror = "kubernetes.io/config.mirror"
 )
 
-// strip keeps of a pod or a node what matters here: five thousand pods are then a few MiB.
+// strip keeps of an object what matters here: five thousand pods are then a few MiB.
 func strip(o any) (any, error) {
 	switch o := o.(type) {
 	case *corev1.Node:
 		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion}}, nil
+	case *vif.SubportPool:
+		o.ManagedFields = nil
 	case *corev1.Pod:
 		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion, DeletionTimestamp: o.DeletionTimestamp}}
 		p.Spec.NodeName, p.Spec.HostNetwork = o.Spec.NodeName, o.Spec.HostNetwork

@@ -330,6 +330,36 @@ func TestAQuotaThatIsUsedUpIsToldAndHeals(t *testing.T) {
 	l.check("worker-0")
 }
 
+// renewals waits until controllers have asked k times for the lease: long enough for what they do at once.
+func (l *lab) renewals(k int) {
+	l.t.Helper()
+	asked := len(l.kube.Requests())
+	l.until("the lease was asked for again", func() bool {
+		n := 0
+		for _, r := range l.kube.Requests()[asked:] {
+			if strings.HasSuffix(r, controller.LeaseName) {
+				n++
+			}
+		}
+		return n >= k
+	})
+}
+
+func TestARefusalIsNotMetWithMoreRequests(t *testing.T) {
+	l := newLab(t, []string{"worker-0"})
+	l.fake.Fail("POST /v2.0/ports", -1, 409, `{"NeutronError": {"type": "OverQuota", "message": "Quota exceeded for resources: ['port'].", "detail": ""}}`, nil)
+	l.start(func(o *controller.Options) { o.Backoff = time.Hour })
+	l.until("told", func() bool { return l.condition("worker-0", vif.QuotaExceeded) == "True QuotaExceeded" })
+	for i := range 20 {
+		l.addPods("worker-0", fmt.Sprintf("web-%d", i))
+		l.status("worker-0", func(*vif.SubportPoolStatus) {})
+	}
+	l.renewals(3)
+	if n := len(l.fake.Writes()); n != 1 {
+		t.Errorf("%d writes while the quota is used up, want one", n)
+	}
+}
+
 // events counts the Events with a reason.
 func (l *lab) events(reason string) (n int) {
 	for _, path := range l.kube.Paths() {
@@ -372,16 +402,7 @@ func TestAStolenLeaseEndsTheWriting(t *testing.T) {
 	l.addPods("worker-0", "a", "b", "c", "d", "e")
 	spec := l.pool("worker-0").Spec
 	l.start(func(o *controller.Options) { o.Identity = "b" }) // waits, as the thief renews nothing
-	asked := len(l.kube.Requests())
-	l.until("both have asked for the lease again", func() bool {
-		n := 0
-		for _, r := range l.kube.Requests()[asked:] {
-			if strings.HasSuffix(r, controller.LeaseName) {
-				n++
-			}
-		}
-		return n >= 4
-	})
+	l.renewals(4)
 	if w := l.fake.Writes(); len(w) > 0 {
 		t.Errorf("it went on writing: %v", w)
 	}

@@ -26,6 +26,8 @@ type node struct {
 	trunk *subport.Trunk
 	last  *vif.SubportPool // as the API server returned it last
 	idle  time.Time        // since when more is free than is wanted; zero when there is not
+	fails int              // passes that failed, one after the other
+	pause time.Time        // nothing is tried before
 	alarm Reason           // of the last Event that told of something wrong, until all is well again
 }
 
@@ -33,7 +35,7 @@ type node struct {
 const soon = time.Millisecond
 
 // names is how many ports are named in one pass: a call each, which must not keep others waiting.
-const names = 10
+const names = 4
 
 func (c *Controller) node(name string) *node {
 	c.mu.Lock()
@@ -79,9 +81,25 @@ func version(p *vif.SubportPool) uint64 {
 	return v
 }
 
-// reconcile makes one pass over a node, and says when to come again if nothing happens before.
-func (c *Controller) reconcile(ctx context.Context, name string) (time.Duration, error) {
+// visit makes a pass over a node, unless one failed a moment ago: what goes on in the cluster must not make us ask a cloud that
+// refuses more often than the backoff says.
+func (c *Controller) visit(ctx context.Context, name string) (time.Duration, error) {
 	n := c.node(name)
+	if left := time.Until(n.pause); left > 0 {
+		return left, nil
+	}
+	again, err := c.reconcile(ctx, n, name)
+	if err == nil {
+		n.fails = 0
+		return again, nil
+	}
+	again = min(c.o.Backoff<<min(n.fails, 16), max(time.Minute, c.o.Backoff))
+	n.fails, n.pause = n.fails+1, time.Now().Add(again)
+	return again, err
+}
+
+// reconcile makes one pass over a node, and says when to come again if nothing happens before.
+func (c *Controller) reconcile(ctx context.Context, n *node, name string) (time.Duration, error) {
 	pool, err := c.pool(ctx, n, name)
 	if err != nil {
 		return 0, err

@@ -98,7 +98,7 @@ func (t *Trunk) grow(ctx context.Context, w Want, k int) error {
 	if err := t.attach(ctx, vlans); err != nil {
 		return err
 	}
-	t.window = min(t.window+max(w.Batch, 1), 100)
+	t.window = min(t.window+max(w.Batch, 1), 50)
 	return nil
 }
 
