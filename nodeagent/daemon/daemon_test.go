@@ -277,7 +277,7 @@ func TestThePatienceIsBoundedAndTheReasonTold(t *testing.T) {
 // Who came late because others were served first has not waited for a subport.
 func TestPatienceEndsAWaitAndNothingElse(t *testing.T) {
 	s := begin(t, nil)
-	s.config.Patience = 0
+	s.config.Patience, s.config.Cooldown = 0, 0
 	d, err := Open(s.config)
 	if err != nil {
 		t.Fatal(err)
@@ -336,7 +336,7 @@ func TestPodsAreServedWithoutTheAPIServerAlsoAfterARestart(t *testing.T) {
 		t.Errorf("got %v", a)
 	}
 	s.stop()
-	s.config.Patience = 500 * time.Millisecond
+	s.config.Patience = 50 * time.Millisecond
 	s.start()
 	if a := s.add(1); a.Interface.Port != "port-1" {
 		t.Errorf("after a restart pod-1 has %v", a)
@@ -344,9 +344,10 @@ func TestPodsAreServedWithoutTheAPIServerAlsoAfterARestart(t *testing.T) {
 	if a := s.add(3); a.Interface.Port != "port-3" {
 		t.Errorf("got %v", a)
 	}
-	if _, err := s.client.Add(t.Context(), request(4)); err == nil || !strings.Contains(err.Error(), "the API server cannot be asked") {
-		t.Errorf("got %v", err)
-	}
+	s.until("the API server's absence is given as a reason", func() bool {
+		_, err := s.client.Add(t.Context(), request(4))
+		return err != nil && strings.Contains(err.Error(), "the API server cannot be asked")
+	})
 	s.cluster.Intercept(nil)
 	s.reported("all three are served", func(st vif.SubportPoolStatus) bool { return len(st.Allocations) == 3 })
 	s.cluster.SetPool(pool(subport(1), subport(2), subport(3), subport(4)))
@@ -386,8 +387,9 @@ func TestAPoolThatIsDeletedAndMadeAgain(t *testing.T) {
 	if a := s.add(1); a.Interface.Port != "port-1" {
 		t.Errorf("without a pool pod-1 has %v", a)
 	}
-	s.cluster.SetPool(pool(subport(1), subport(2)))
+	s.cluster.SetPool(pool(subport(1)))
 	s.reported("pod-1 is served", func(st vif.SubportPoolStatus) bool { return len(st.Allocations) == 1 }) // to an object that knows nothing
+	s.cluster.SetPool(pool(subport(1), subport(2)))
 	if a := s.add(2); a.Interface.Port != "port-2" {
 		t.Errorf("got %v", a)
 	}
@@ -438,6 +440,52 @@ func TestThePluginsWordIsReadAtOnceAndLater(t *testing.T) {
 	})
 	if got, err := s.client.Allocation(t.Context(), attachment(2)); err != nil || got.Port != a.Interface.Port {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestWordIsOlderThanTheQuestionThatFollowsIt(t *testing.T) {
+	s := begin(t, nil)
+	s.config.Cooldown = 0
+	d, err := Open(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	d.ledger.publish(pool(subport(1)), time.Now())
+	for range 2 {
+		if _, err := d.add(t.Context(), request(1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.readWords(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.allocation(attachment(1)); err != nil {
+			t.Errorf("old word has freed a new allocation: %v", err)
+		}
+		if err := socket.Bury(s.config.State, attachment(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestARestartBeginsCoolingAnew(t *testing.T) {
+	s := begin(t, nil)
+	s.config.Cooldown = time.Minute
+	future := time.Now().Add(time.Hour)
+	text, err := encode([]record{{Freed: &freeing{Port: "port-1", VLAN: 1, At: future}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.MkdirAll(s.config.State, 0o700), os.WriteFile(filepath.Join(s.config.State, "journal"), text, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if at := d.ledger.freed["port-1"].At; !at.Before(future) {
+		t.Errorf("it cools down from %v on", at)
 	}
 }
 

@@ -257,7 +257,8 @@ func TestALineThatWasCutOffIsNotContinued(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, append(text, text[:len(text)-1]...), 0o600); err != nil {
+	long := `{"take":{"container":"` + strings.Repeat("x", 2*len(text)) + `"` // longer than the line that takes its place
+	if err := os.WriteFile(path, append(text, long...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	l := newLedger(0)
@@ -366,6 +367,29 @@ func TestTheOneFreeForLongestIsChosenAndComesWithItsHistory(t *testing.T) {
 	}
 	if diff := cmp.Diff([]link.Place{{Netns: "/run/netns/2", Name: "eth0"}}, l.stale(s)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestAPoolThatIsGoneForAWhileTakesNoPromiseBack(t *testing.T) {
+	l := newLedger(5 * time.Second)
+	now := time.Unix(1_800_000_000, 0)
+	l.publish(pool(subport(1), subport(2)), now)
+	a := attachment(2)
+	l.apply(record{Release: "port-1"})
+	l.apply(record{Take: &taking{Add: socket.Add{Attachment: a}, Subport: subport(2)}})
+	l.apply(record{Free: &a, At: now})
+	l.publish(nil, now)
+	l.publish(pool(subport(3)), now)
+	l.publish(pool(subport(2)), now) // one whose VLAN is warm is not forgotten
+	if s, ok := l.choose(now); ok {
+		t.Errorf("%v is handed out", s)
+	}
+	l = newLedger(0)
+	l.apply(record{Release: "port-1"})
+	l.publish(nil, now)
+	l.publish(pool(subport(1)), now)
+	if s, ok := l.choose(now); ok {
+		t.Errorf("%v is handed out, which the controller has", s)
 	}
 }
 

@@ -102,10 +102,7 @@ func (d *Daemon) followOnce(ctx context.Context, c client) (well bool, err error
 	version := list.ResourceVersion
 	for {
 		version, err = d.watch(ctx, c, options, version)
-		if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
-			return true, nil // too much happened meanwhile: look again
-		}
-		if err != nil || ctx.Err() != nil {
+		if err != nil || ctx.Err() != nil { // also when too much has happened for the server to tell all of it
 			return true, err
 		}
 	}

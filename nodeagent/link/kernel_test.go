@@ -212,6 +212,18 @@ func TestAPodTalksThroughItsVLAN(t *testing.T) {
 	n.must(Detach(pod))
 }
 
+// A network may route a single address to a pod.
+func TestAGatewayMayLieOutsideThePodsPrefix(t *testing.T) {
+	n := newNode(t)
+	n.gateway(5, "10.10.255.254/16")
+	i := iface(5)
+	i.Addresses = []Address{{Prefix: netip.MustParsePrefix("10.10.0.5/32"), Gateway: netip.MustParseAddr("10.10.255.254")}}
+	pod := Place{Netns: namespace(t), Name: "eth0"}
+	n.must(Attach(i, pod, nil))
+	n.must(Check(i, pod))
+	n.talks(pod.Netns, "10.10.255.254")
+}
+
 func TestAttachingAgainReplacesWhatIsThere(t *testing.T) {
 	n := newNode(t)
 	pod := Place{Netns: namespace(t), Name: "eth0"}
@@ -345,6 +357,9 @@ func TestWhatIsNotOursIsLeftAlone(t *testing.T) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "eth0"
 	n.must(s.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth1"}))
+	foreign, err := s.LinkByName("eth0")
+	n.must(err)
+	n.must(s.LinkSetAlias(foreign, "kuryr:says-somebody")) // an alias is anybody's to set
 	if err := Attach(iface(5), at, nil); err == nil || !strings.Contains(err.Error(), "not ours") {
 		t.Errorf("got %v", err)
 	}
