@@ -11,7 +11,17 @@ help: ## list the targets
 
 build: $(BIN) bin/kuryr-node bin/kuryr-cni ## bin/kuryrctl and what it runs on nodes; static: it also runs as the first process of the lab cloud
 
-$(BIN): $(SOURCES)
+# The programs of nodes, which kuryrctl embeds: bootstrap/payload.
+PAYLOADS := $(foreach arch,amd64 arm64,bootstrap/payload/dist/kuryr-linux-$(arch).tar.gz)
+
+bootstrap/payload/dist/kuryr-linux-%.tar.gz: $(SOURCES)
+	rm -rf bin/payload-$* && mkdir -p bin/payload-$*/usr/local/bin bin/payload-$*/opt/cni/bin
+	CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/payload-$*/usr/local/bin ./cmd/kuryr-node
+	CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/payload-$*/opt/cni/bin ./cmd/kuryr-cni
+	cd bin/payload-$* && tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -c usr/local/bin/kuryr-node opt/cni/bin/kuryr-cni | gzip -n >../payload-$*.tar.gz
+	mv bin/payload-$*.tar.gz $@ && rm -rf bin/payload-$*
+
+$(BIN): $(SOURCES) $(PAYLOADS)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/kuryrctl
 
 bin/kuryr-node bin/kuryr-cni: $(SOURCES)
@@ -60,4 +70,4 @@ fuzz: ## each fuzz target for half a minute
 	$(GO) test ./nodeagent/daemon -run '^$$' -fuzz FuzzJournal -fuzztime 30s
 
 clean: ## remove what was built here; the lab cloud is removed with `kuryrctl cloud destroy`
-	rm -rf bin
+	rm -rf bin bootstrap/payload/dist/*.gz

@@ -25,8 +25,9 @@ type Cluster struct {
 	Public      func() netip.Addr // the API's address for everybody else, at the same port
 	ServiceCIDR netip.Prefix      // that Kubernetes hands out; its first address is the endpoint's
 	DNSDomain   string
-	Kubeconfig  string // the administrator's, a file on this machine
-	Entrance    *Node  // through which the API is reached from here
+	Access      func() (Access, error) // to OpenStack, for the controller
+	Kubeconfig  string                 // the administrator's, a file on this machine
+	Entrance    *Node                  // through which the API is reached from here
 	Limits      Limits
 
 	mu    sync.Mutex

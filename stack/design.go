@@ -94,6 +94,7 @@ func (s *Stack) Design(c Config) *Lab {
 	credential.Known, credential.Keep = s.local.hasCredential, s.local.keepCredential
 	credential.After(vm.Network)
 	d.lab.Graph.Add(credential)
+	d.credential = credential
 
 	for i := range c.Masters.Count {
 		node := d.node(Master, i, c.Masters.Flavor, vm, key, nodes, api)
@@ -134,7 +135,8 @@ type design struct {
 	session *provision.Session
 	lab     *Lab
 
-	reachable []graph.Resource // without which no host answers
+	credential graph.Resource   // of the controller
+	reachable  []graph.Resource // without which no host answers
 }
 
 func (d *design) network(role string, n Network, dhcp bool) *provision.Subnet {

@@ -9,6 +9,7 @@ import (
 	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/provision"
+	"github.com/kuryrctl/kuryrctl/templates"
 )
 
 // clusterDomain is that of services.
@@ -24,7 +25,7 @@ func (d *design) kubernetes(lb *provision.LoadBalancer) {
 	d.lab.Graph.Add(public)
 	c := &bootstrap.Cluster{
 		Name: d.Name, Version: d.config.Kubernetes.Version, Bundle: d.bundle.get, Endpoint: netip.AddrPortFrom(n.APIVIP.Addr, apiListener),
-		Public: public.Address, ServiceCIDR: n.ClusterIPs(), DNSDomain: clusterDomain, Kubeconfig: d.local.kubeconfigPath(),
+		Public: public.Address, ServiceCIDR: n.ClusterIPs(), DNSDomain: clusterDomain, Kubeconfig: d.local.kubeconfigPath(), Access: d.access,
 	}
 	d.cluster = c
 
@@ -50,20 +51,54 @@ func (d *design) kubernetes(lb *provision.LoadBalancer) {
 	init := c.Init(first.boot, etcd, needs...)
 	admin := c.Admin(first.boot, init)
 	d.lab.Graph.Add(init, admin)
+	joined := map[*Node]graph.Resource{first: init}
 	if len(etcd) > 0 {
-		d.lab.Graph.Add(c.JoinEtcd(etcd[0], first.boot, append(prepared[d.lab.Nodes[0]], admin)...))
+		joined[d.lab.Nodes[0]] = c.JoinEtcd(etcd[0], first.boot, append(prepared[d.lab.Nodes[0]], admin)...)
+		d.lab.Graph.Add(joined[d.lab.Nodes[0]])
 	}
 	before := admin // members of etcd are added one at a time
 	for _, i := range masters[1:] {
 		n := d.lab.Nodes[i]
 		before = c.JoinControlPlane(n.boot, first.boot, append(prepared[n], before)...)
+		joined[n] = before
 		d.lab.Graph.Add(before)
 	}
 	for _, n := range d.lab.Nodes {
 		if n.Role == Worker {
-			d.lab.Graph.Add(c.Join(n.boot, first.boot, append(prepared[n], admin)...))
+			joined[n] = c.Join(n.boot, first.boot, append(prepared[n], admin)...)
+			d.lab.Graph.Add(joined[n])
 		}
 	}
+	d.pods(c, first, joined, admin)
+}
+
+// pods adds what gives pods their ports: the controller beside every API server, the CNI plugin on all nodes, and daemons where there are
+// trunks.
+func (d *design) pods(c *bootstrap.Cluster, first *Node, joined map[*Node]graph.Resource, admin graph.Resource) {
+	api := c.PodAPI(first.boot, admin)
+	d.lab.Graph.Add(api)
+	var controllers []graph.Resource
+	for _, i := range d.config.APIMasters() {
+		n := d.lab.Nodes[i]
+		controllers = append(controllers, c.Controller(n.boot, joined[n], api, d.credential))
+	}
+	d.lab.Graph.Add(controllers...)
+	for _, n := range d.lab.Nodes {
+		d.lab.Graph.Add(c.PodNetwork(n.boot, n.Role == Worker, joined[n], api, controllers[0]))
+	}
+}
+
+// access is how the controller logs in to OpenStack: with the stack's own application credential, at the endpoints that this login uses.
+func (s *Stack) access() (bootstrap.Access, error) {
+	secret, err := s.local.credential()
+	if err != nil {
+		return bootstrap.Access{}, err
+	}
+	cloud := s.session.Cloud
+	a := bootstrap.Access{KuryrCloud: templates.KuryrCloud{AuthURL: cloud.AuthURL(), ID: secret.ID, Secret: secret.Secret, Region: cloud.Region(), Interface: cloud.Interface()}}
+	a.CA, err = cloud.CACert()
+	a.CACert = a.CA != nil
+	return a, err
 }
 
 // attach is the cluster of a stack as it is in the cloud, whoever declared it: to be spoken to, not to be built.

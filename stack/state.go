@@ -121,11 +121,25 @@ type credential struct {
 
 func (l local) credentialPath() string { return filepath.Join(l.dir, "application-credential.json") }
 
+// credential is the application credential that is kept here.
+func (l local) credential() (c credential, err error) {
+	text, err := os.ReadFile(l.credentialPath())
+	if err == nil {
+		err = json.Unmarshal(text, &c)
+	}
+	if err == nil && c.Secret == "" {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
+		return c, fmt.Errorf("reading the stack's application credential: %w", err)
+	}
+	return c, nil
+}
+
 // hasCredential reports whether the secret of the credential with this id is here.
 func (l local) hasCredential(id string) bool {
-	var c credential
-	text, err := os.ReadFile(l.credentialPath())
-	return err == nil && json.Unmarshal(text, &c) == nil && c.ID == id && c.Secret != ""
+	c, err := l.credential()
+	return err == nil && c.ID == id
 }
 
 func (l local) keepCredential(id, secret string) error {

@@ -173,7 +173,7 @@ func (c *Cluster) get(ctx context.Context, path string) (status int, text string
 		return 0, "", err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	return resp.StatusCode, string(body), err
 }
 

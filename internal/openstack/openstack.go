@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -55,6 +56,7 @@ type Cloud struct {
 	authURL   string
 	iface     string
 	region    string
+	ca        string // path of the CA's certificate; "" trusts the system's
 	login     login
 	endpoints []Endpoint
 
@@ -128,7 +130,7 @@ func connect(ctx context.Context, o Options, s *settings) (*Cloud, error) {
 	}
 	c := &Cloud{
 		Name: s.name, provider: provider, transport: t, authURL: ao.IdentityEndpoint, iface: s.iface,
-		login: l, endpoints: endpointsOf(l.Catalog), clients: map[string]*gophercloud.ServiceClient{},
+		ca: s.cacert, login: l, endpoints: endpointsOf(l.Catalog), clients: map[string]*gophercloud.ServiceClient{},
 		asking: make(chan struct{}, 1),
 	}
 	c.region, err = chooseRegion(c.endpoints, s.region)
@@ -173,6 +175,21 @@ func (c *Cloud) Region() string { return c.region }
 
 // AuthURL is Keystone's address as it was configured.
 func (c *Cloud) AuthURL() string { return c.authURL }
+
+// Interface is which of a service's endpoints is used: public, internal or admin.
+func (c *Cloud) Interface() string { return c.iface }
+
+// CACert is the certificate of the CA that the cloud's endpoints are trusted by, in PEM; nil is whatever the system trusts.
+func (c *Cloud) CACert() ([]byte, error) {
+	if c.ca == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(expand(c.ca))
+	if err != nil {
+		return nil, fmt.Errorf("reading cacert: %w", err)
+	}
+	return pem, nil
+}
 
 // Roles are the names of the user's roles in the project.
 func (c *Cloud) Roles() []string {

@@ -37,19 +37,39 @@ func Versions() version.PluginInfo {
 // Funcs is what the plugin does, for skel.PluginMainFuncs. Results are written to stdout.
 func Funcs(stdout io.Writer) skel.CNIFuncs {
 	return skel.CNIFuncs{
-		Add:    func(a *skel.CmdArgs) error { return add(a, stdout) },
-		Del:    del,
-		Check:  check,
-		GC:     gc,
-		Status: status,
+		Add:    configured(func(c conf, a *skel.CmdArgs) error { return add(c, a, stdout) }, errRefused),
+		Del:    configured(del, nil),
+		Check:  configured(check, errRefused),
+		GC:     configured(gc, nil),
+		Status: configured(status, nil),
 	}
 }
+
+// configured is an operation with its configuration read. On a node that refuses pods it says so where a pod is wanted, and has nothing to do
+// otherwise.
+func configured(do func(conf, *skel.CmdArgs) error, refused func(conf) error) func(*skel.CmdArgs) error {
+	return func(a *skel.CmdArgs) error {
+		c, err := parseConf(a.StdinData)
+		switch {
+		case err != nil:
+			return err
+		case c.Refuse == "":
+			return do(c, a)
+		case refused == nil:
+			return nil
+		}
+		return refused(c)
+	}
+}
+
+func errRefused(c conf) error { return types.NewError(types.ErrPluginNotAvailable, c.Refuse, "") }
 
 // conf is the plugin's part of the network configuration.
 type conf struct {
 	types.PluginConf
 	Socket string `json:"socket"` // of the daemon
 	State  string `json:"state"`  // directory of the daemon
+	Refuse string `json:"refuse"` // why this node has no pods of ours: a sentence; it has no daemon either
 }
 
 func parseConf(stdin []byte) (c conf, err error) {
@@ -102,11 +122,7 @@ func attachment(a *skel.CmdArgs) socket.Attachment {
 
 func place(a *skel.CmdArgs) link.Place { return link.Place{Netns: a.Netns, Name: a.IfName} }
 
-func add(a *skel.CmdArgs, stdout io.Writer) error {
-	c, err := parseConf(a.StdinData)
-	if err != nil {
-		return err
-	}
+func add(c conf, a *skel.CmdArgs, stdout io.Writer) error {
 	p, err := parseArgs(a.Args)
 	if err != nil {
 		return err
@@ -157,11 +173,7 @@ func tell(err error) error {
 }
 
 // del needs the daemon in no case: a pod that cannot go away keeps its node from being drained.
-func del(a *skel.CmdArgs) error {
-	c, err := parseConf(a.StdinData)
-	if err != nil {
-		return err
-	}
+func del(c conf, a *skel.CmdArgs) error {
 	if a.Netns != "" {
 		if err := link.Detach(place(a)); err != nil {
 			return types.NewError(types.ErrInternal, err.Error(), "")
@@ -186,11 +198,7 @@ func giveBack(c conf, daemon *socket.Client, a socket.Attachment) error {
 	return nil
 }
 
-func check(a *skel.CmdArgs) error {
-	c, err := parseConf(a.StdinData)
-	if err != nil {
-		return err
-	}
+func check(c conf, a *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	i, err := socket.NewClient(c.Socket).Allocation(ctx, attachment(a))
@@ -207,11 +215,7 @@ func check(a *skel.CmdArgs) error {
 	return nil
 }
 
-func gc(a *skel.CmdArgs) error {
-	c, err := parseConf(a.StdinData)
-	if err != nil {
-		return err
-	}
+func gc(c conf, a *skel.CmdArgs) error {
 	var given map[string]json.RawMessage
 	if err := json.Unmarshal(a.StdinData, &given); err != nil || given["cni.dev/valid-attachments"] == nil {
 		return types.NewError(types.ErrInvalidNetworkConfig, "GC without cni.dev/valid-attachments would remove every pod's interface", "")
@@ -236,11 +240,7 @@ func gc(a *skel.CmdArgs) error {
 	return nil
 }
 
-func status(a *skel.CmdArgs) error {
-	c, err := parseConf(a.StdinData)
-	if err != nil {
-		return err
-	}
+func status(c conf, _ *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	s, err := socket.NewClient(c.Socket).Status(ctx)

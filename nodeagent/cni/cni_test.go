@@ -113,28 +113,43 @@ func stdin(t *testing.T, dir string) []byte {
 	return text
 }
 
-func TestWithoutADaemonOnlyDeletingWorks(t *testing.T) {
-	dir := t.TempDir()
-	a := &skel.CmdArgs{ContainerID: "c1", IfName: "eth0", StdinData: stdin(t, dir), Args: "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b"}
-	if err := add(a, new(bytes.Buffer)); code(t, err) != types.ErrTryAgainLater || !strings.Contains(err.Error(), "cni.sock") {
+// A node without a trunk has no daemon: it says why it takes no pods, and is in no pod's way.
+func TestANodeThatRefusesPods(t *testing.T) {
+	f, out := Funcs(new(bytes.Buffer)), []byte(`{"cniVersion":"1.1.0","name":"kuryr","refuse":"this node has no trunk"}`)
+	a := &skel.CmdArgs{ContainerID: "c1", IfName: "eth0", StdinData: out, Args: "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b"}
+	if err := f.Add(a); code(t, err) != types.ErrPluginNotAvailable || !strings.Contains(err.Error(), "this node has no trunk") {
 		t.Errorf("ADD: got %v", err)
 	}
-	if err := check(a); code(t, err) != types.ErrTryAgainLater {
+	for name, do := range map[string]func(*skel.CmdArgs) error{"DEL": f.Del, "GC": f.GC, "STATUS": f.Status} {
+		if err := do(a); err != nil {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func TestWithoutADaemonOnlyDeletingWorks(t *testing.T) {
+	f := Funcs(new(bytes.Buffer))
+	dir := t.TempDir()
+	a := &skel.CmdArgs{ContainerID: "c1", IfName: "eth0", StdinData: stdin(t, dir), Args: "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b"}
+	if err := f.Add(a); code(t, err) != types.ErrTryAgainLater || !strings.Contains(err.Error(), "cni.sock") {
+		t.Errorf("ADD: got %v", err)
+	}
+	if err := f.Check(a); code(t, err) != types.ErrTryAgainLater {
 		t.Errorf("CHECK: got %v", err)
 	}
-	if err := gc(a); code(t, err) != types.ErrInvalidNetworkConfig {
+	if err := f.GC(a); code(t, err) != types.ErrInvalidNetworkConfig {
 		t.Errorf("GC that names nothing: got %v", err)
 	}
 	collect := *a
 	collect.StdinData = bytes.Replace(a.StdinData, []byte("{"), []byte(`{"cni.dev/valid-attachments":null,`), 1)
-	if err := gc(&collect); code(t, err) != types.ErrTryAgainLater {
+	if err := f.GC(&collect); code(t, err) != types.ErrTryAgainLater {
 		t.Errorf("GC: got %v", err)
 	}
-	if err := status(a); code(t, err) != types.ErrPluginNotAvailable {
+	if err := f.Status(a); code(t, err) != types.ErrPluginNotAvailable {
 		t.Errorf("STATUS: got %v", err)
 	}
 	for range 2 {
-		if err := del(a); err != nil {
+		if err := f.Del(a); err != nil {
 			t.Errorf("DEL: got %v", err)
 		}
 	}
@@ -149,7 +164,7 @@ func TestWithoutADaemonOnlyDeletingWorks(t *testing.T) {
 	if err := os.WriteFile(dir, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := del(a); code(t, err) != types.ErrIOFailure {
+	if err := f.Del(a); code(t, err) != types.ErrIOFailure {
 		t.Errorf("DEL: got %v", err)
 	}
 }

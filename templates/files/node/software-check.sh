@@ -4,7 +4,7 @@ runs=$version
 for job in etcd init join; do
 	if [ -f /var/lib/kuryrctl/$job.done ] && [ -s /var/lib/kuryrctl/version ]; then read -r runs </var/lib/kuryrctl/version; fi
 done
-if [ "$runs" != "$version" ]; then echo "in a cluster of $runs"; fi
+if [ -n "$version" ] && [ "$runs" != "$version" ]; then echo "in a cluster of $runs"; fi
 missing=none
 for archive in $archives; do
 	list=/var/lib/kuryrctl/$archive.list

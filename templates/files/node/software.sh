@@ -8,7 +8,7 @@ for archive in $archives; do
 	mv "$list.new" "$list"
 	rm -f "$store/$archive"
 done
-echo "$version" >/var/lib/kuryrctl/version
+if [ -n "$version" ]; then echo "$version" >/var/lib/kuryrctl/version; fi
 # With what uploads that were cut off have left.
 rm -rf "$store"
 if command -v restorecon >/dev/null; then restorecon -R /usr/local/bin /opt/cni; fi

@@ -1,0 +1,33 @@
+// Package payload carries the programs of this project that run on nodes: kuryr-node (controller and daemon) and kuryr-cni, the CNI
+// plugin, for the architectures that nodes may have. It owns their packing; what runs in them is in nodeagent, and how they get onto a
+// node is the business of package bootstrap.
+//
+// They are built before kuryrctl and embedded in it, so that the two are always of one version: `make build` does both. A kuryrctl built
+// without them says so when it would need them.
+package payload
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"io"
+
+	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
+)
+
+//go:embed all:dist
+var dist embed.FS
+
+// Archive is the tar.gz to unpack at / of a node of that architecture.
+func Archive(arch string) (bundle.Blob, error) {
+	content, err := dist.ReadFile("dist/kuryr-linux-" + arch + ".tar.gz")
+	if err != nil {
+		return bundle.Blob{}, fmt.Errorf("looking for kuryr-node: this kuryrctl was built without the programs of %s nodes; `make build` makes one with them", arch)
+	}
+	sum := sha256.Sum256(content)
+	return bundle.Blob{Name: "kuryr", Digest: hex.EncodeToString(sum[:]), Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(content)), nil
+	}}, nil
+}
