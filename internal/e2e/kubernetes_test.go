@@ -47,7 +47,7 @@ func operator(t *testing.T, stack string) *cluster.Cluster {
 	return c
 }
 
-// nodes are the names of a cluster's nodes; each must be one that lacks a network plugin and nothing else.
+// nodes are the names of a cluster's nodes, each of which must be ready.
 func nodes(t *testing.T, c *cluster.Cluster) (names []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -57,7 +57,7 @@ func nodes(t *testing.T, c *cluster.Cluster) (names []string) {
 		t.Fatal(err)
 	}
 	for _, n := range all {
-		if !n.Ready && !strings.Contains(n.Message, "cni plugin not initialized") {
+		if !n.Ready {
 			t.Errorf("node %s is not ready: %s: %s", n.Name, n.Reason, n.Message)
 		}
 		names = append(names, n.Name)
@@ -116,6 +116,8 @@ func TestAClusterLivesOnARealCloud(t *testing.T) {
 	if strings.Count(out, "/var/lib/etcd/") != 1 {
 		t.Errorf("a secret is readable below /var/lib/etcd, or its key was not found there: %q", out)
 	}
+
+	podsLive(t, stack)
 
 	// The user's own kubeconfig.
 	run(t, 0, lab("kubeconfig", stack, "--merge")...)
