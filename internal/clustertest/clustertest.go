@@ -179,7 +179,6 @@ func (s *Server) AddNode(n corev1.Node) {
 	})
 }
 
-
 // AddPod adds a pod; its uid is made when it has none.
 func (s *Server) AddPod(p corev1.Pod) {
 	s.locked(func() {
