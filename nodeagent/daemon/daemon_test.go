@@ -351,6 +351,7 @@ func TestPodsAreServedWithoutTheAPIServerAlsoAfterARestart(t *testing.T) {
 	s.cluster.Intercept(nil)
 	s.reported("all three are served", func(st vif.SubportPoolStatus) bool { return len(st.Allocations) == 3 })
 	s.cluster.SetPool(pool(subport(1), subport(2), subport(3), subport(4)))
+	s.reported("the pool has grown", func(st vif.SubportPoolStatus) bool { return st.Subports == 4 })
 	if a := s.add(4); a.Interface.Port != "port-4" {
 		t.Errorf("got %v", a)
 	}
@@ -379,6 +380,7 @@ func TestAPoolThatIsDeletedAndMadeAgain(t *testing.T) {
 	s.start()
 	s.ready()
 	s.add(1)
+	s.reported("pod-1 is served", func(st vif.SubportPoolStatus) bool { return len(st.Allocations) == 1 })
 	s.cluster.DeletePool("worker-0")
 	s.until("the daemon is not ready", func() bool {
 		status, err := s.client.Status(t.Context())

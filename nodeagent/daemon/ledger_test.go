@@ -277,7 +277,7 @@ func TestALineThatWasCutOffIsNotContinued(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := replayed(t, after)
-	if len(got.taken) != 2 || got.taken[second].Subport.VLAN != 2 {
+	if !bytes.HasSuffix(after, []byte("\n")) || len(got.taken) != 2 || got.taken[second].Subport.VLAN != 2 {
 		t.Errorf("got %v", got.taken)
 	}
 }
