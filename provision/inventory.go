@@ -171,6 +171,12 @@ func (s *Session) Foreign() []Object {
 	return all
 }
 
+// podPort reports whether p was made for a pod, by the controller in the cluster: it carries the stack's mark, and the stack itself has no
+// ports of its own on the pods' network.
+func (s *Session) podPort(p ports.Port) bool {
+	return s.ownsPort(p) && slices.ContainsFunc(s.found.Networks, func(n networks.Network) bool { return n.ID == p.NetworkID && n.Name == s.Name("pod_net") })
+}
+
 // infrastructure reports whether Neutron or Octavia made the port for something of ours and removes it with that.
 func (v *Inventory) infrastructure(p ports.Port) bool {
 	switch {

@@ -22,7 +22,11 @@ type Object struct {
 	Detail         string
 
 	router string // the router of an interface
+	pods   bool   // made by the controller in the cluster
 }
+
+// ForPods reports whether the object was made by the controller in the cluster, which no declaration speaks of.
+func (o Object) ForPods() bool { return o.pods }
 
 func (o Object) String() string {
 	name := o.Name
@@ -189,7 +193,7 @@ func ownedPorts(s *Session, v *Inventory) (all []Object) {
 		if !ours && !v.leaked(p, s.Cloud.ProjectID()) {
 			continue
 		}
-		all = append(all, Object{Kind: "port", Name: p.Name, ID: p.ID, Detail: address(p)})
+		all = append(all, Object{Kind: "port", Name: p.Name, ID: p.ID, Detail: address(p), pods: s.podPort(p)})
 	}
 	return all
 }
