@@ -2,14 +2,14 @@
 GO      ?= go
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 BIN     := bin/kuryrctl
-SOURCES := $(shell git ls-files '*.go' 'templates/**' 2>/dev/null) go.mod go.sum
+SOURCES := $(shell git ls-files '*.go' 'templates/**' 'nodeagent/**' 2>/dev/null) go.mod go.sum
 
 .PHONY: help build test fmt vet staticcheck unit kernel e2e e2e-full lab reference fuzz bundle clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: $(BIN) bin/kuryr-node bin/kuryr-cni ## bin/kuryrctl and what it runs on nodes; static: it also runs as the first process of the lab cloud
+build: $(BIN) ## bin/kuryrctl with the programs of nodes in it; static: it also runs as the first process of the lab cloud
 
 # The programs of nodes, which kuryrctl embeds: bootstrap/payload.
 PAYLOADS := $(foreach arch,amd64 arm64,bootstrap/payload/dist/kuryr-linux-$(arch).tar.gz)
@@ -23,9 +23,6 @@ bootstrap/payload/dist/kuryr-linux-%.tar.gz: $(SOURCES)
 
 $(BIN): $(SOURCES) $(PAYLOADS)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/kuryrctl
-
-bin/kuryr-node bin/kuryr-cni: $(SOURCES)
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/$(@F)
 
 test: fmt vet staticcheck unit ## everything that needs neither root nor a cloud
 

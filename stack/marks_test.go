@@ -41,6 +41,9 @@ func TestWhatOthersMarkedAsOursGoesWithTheStack(t *testing.T) {
 	if _, err := network.Put(t.Context(), network.ServiceURL("trunks", trunk, "add_subports"), subports, nil, &gophercloud.RequestOpts{OkCodes: []int{200}}); err != nil {
 		t.Fatal(err)
 	}
+	if p, err := open(t, lab, "demo").Plan(t.Context(), servers()); err != nil || p.HasChanges() {
+		t.Errorf("the port of a pod is a change of the plan: %v, %+v", err, p)
+	}
 	lb := post(balancer, "loadbalancer", map[string]any{"name": "demo/web", "description": mark, "vip_subnet_id": services.SubnetID, "provider": "ovn"}, "lbaas", "loadbalancers")
 	lab.Settle()
 	var external string
