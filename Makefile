@@ -44,6 +44,7 @@ kernel: ## the tests of pods' interfaces, in a kernel of their own: the lab's (n
 e2e: build bundle ## the tests on the lab cloud, which is brought up if it is not (needs root)
 	$(BIN) cloud up --install
 	$(GO) test -tags e2e -count=1 -p 1 -v -timeout 60m ./internal/e2e ./bootstrap/cloud ./internal/openstack ./internal/openstacktest -run '$(or $(RUN),.)'
+	$(if $(RUN),,$(MAKE) kernel)
 
 e2e-full: build bundle ## the other topologies on the lab cloud: two masters, and three of which one is lost
 	$(BIN) cloud up --install
