@@ -97,7 +97,7 @@ func podsLive(t *testing.T, stack string) {
 	t.Helper()
 	manifest := `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web"},"spec":{"replicas":6,"selector":{"matchLabels":{"app":"web"}},
 		"template":{"metadata":{"labels":{"app":"web"}},"spec":{"terminationGracePeriodSeconds":1,"containers":[{"name":"c","image":"registry.k8s.io/pause:3.10.2","imagePullPolicy":"Never"}],
-		"topologySpreadConstraints":[{"maxSkew":1,"topologyKey":"kubernetes.io/hostname","whenUnsatisfiable":"DoNotSchedule","labelSelector":{"matchLabels":{"app":"web"}}}]}}}}`
+		"topologySpreadConstraints":[{"maxSkew":1,"topologyKey":"kubernetes.io/hostname","whenUnsatisfiable":"DoNotSchedule","nodeTaintsPolicy":"Honor","labelSelector":{"matchLabels":{"app":"web"}}}]}}}}`
 	kubectl(t, stack, "apply -f - <<'END'\n"+manifest+"\nEND")
 	pods := running(t, stack, 6)
 	var to []string
@@ -120,7 +120,7 @@ func podsLive(t *testing.T, stack string) {
 		t.Errorf("the pods are on %v, want both workers", seen)
 	}
 	// From a VM without a trunk to every pod.
-	out, _ := run(t, 0, "--cloud", "lab", "ssh", stack, "master-0", "--", "for a in "+strings.Join(to[:len(pods)], " ")+"; do ping -c 3 -W 2 -q $a >/dev/null || echo no answer from $a; done; echo looked")
+	out, _ := run(t, 0, "--cloud", "lab", "ssh", stack, "master-0", "--", "for a in "+strings.Join(to[:len(pods)], " ")+"; do sudo ping -c 3 -W 2 -q $a >/dev/null || echo no answer from $a; done; echo looked")
 	if out != "looked\n" {
 		t.Errorf("from master-0: %s", out)
 	}
