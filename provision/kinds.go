@@ -49,12 +49,17 @@ type kind struct {
 // kinds is the one list of what a stack can own, in stages of deletion: all of a stage at once, and a stage after all before it. It
 // serves finding what is left, `unstack`, and the rows that plan shows as "-".
 //
-// The order follows what Neutron, Nova and Octavia refuse otherwise: a floating IP outlives its load balancer if it is not released
-// first; a trunk is not deletable while its parent is bound (ML2/OVS), so servers go before trunks; parents and subports of a
+// The application credential goes at once: what lives in the stack makes nothing new with it from then on. The order of the rest
+// follows what Neutron, Nova and Octavia refuse otherwise: a floating IP outlives its load balancer if it is not released first; a trunk is not deletable while its parent is bound (ML2/OVS), so servers go before trunks; parents and subports of a
 // trunk cannot be deleted (PortInUseAsTrunkParent), so trunks go before ports; the anchor goes last. A test holds this order and the edges of
 // a designed graph together.
 var kinds = [][]kind{
-	{{"fip", ownedFloatingIPs, deleter(fipCollection)}},
+	{
+		{"fip", ownedFloatingIPs, deleter(fipCollection)},
+		{"appcredential", ownedAppCredential, func(ctx context.Context, s *Session, o Object) error {
+			return openstack.Wrap(remove(ctx, s.Cloud, s.appCredentials(), "/"+o.ID), "deleting %s", o)
+		}},
+	},
 	{
 		{"loadbalancer", ownedBalancers, func(ctx context.Context, s *Session, o Object) error { return s.deleteBalancer(ctx, o.ID, o.Name) }},
 		{"server", ownedServers, func(ctx context.Context, s *Session, o Object) error { return s.deleteServer(ctx, o.ID, o.Name) }},
@@ -62,9 +67,6 @@ var kinds = [][]kind{
 	{
 		{"trunk", ownedTrunks, deleter(trunkCollection)},
 		{"keypair", ownedKeyPair, deleter(keypairCollection)},
-		{"appcredential", ownedAppCredential, func(ctx context.Context, s *Session, o Object) error {
-			return openstack.Wrap(remove(ctx, s.Cloud, s.appCredentials(), "/"+o.ID), "deleting %s", o)
-		}},
 	},
 	{
 		{"interface", ownedInterfaces, deleteInterface},

@@ -29,6 +29,24 @@ func (s *Stack) Declaration() (Config, error) {
 	return c, c.Decode(f, s.local.declarationPath())
 }
 
+// LastDeclared is what a stack was last declared to be on this machine, or the defaults when that is not known; no cloud is asked.
+func LastDeclared(name string) Config {
+	c := Defaults()
+	path, err := find(name, declarationFile, fs.ErrNotExist)
+	if err != nil {
+		return c
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return c
+	}
+	defer f.Close()
+	if known := Defaults(); known.Decode(f, path) == nil {
+		return known
+	}
+	return c
+}
+
 // ScaleOptions are how workers are taken away.
 type ScaleOptions struct {
 	UpOptions

@@ -44,10 +44,11 @@ func FindKey(name string) (string, error) { return find(name, keyFile, ErrNoKey)
 // FindKubeconfig is the same for the administrator's kubeconfig.
 func FindKubeconfig(name string) (string, error) { return find(name, kubeconfigFile, ErrNoKubeconfig) }
 
-// The files of a stack that a person may want to have.
+// Files of a stack that are looked for without asking a cloud.
 const (
-	keyFile        = "id_ed25519"
-	kubeconfigFile = "kubeconfig"
+	keyFile         = "id_ed25519"
+	kubeconfigFile  = "kubeconfig"
+	declarationFile = "lab.yaml"
 )
 
 func find(name, file string, none error) (string, error) {
@@ -204,7 +205,7 @@ func (l local) keepBundle(path string) error {
 	return nil
 }
 
-func (l local) declarationPath() string { return filepath.Join(l.dir, "lab.yaml") }
+func (l local) declarationPath() string { return filepath.Join(l.dir, declarationFile) }
 
 // keepDeclaration remembers what the stack was last declared to be, for verbs that change one thing about it.
 func (l local) keepDeclaration(c Config) error {

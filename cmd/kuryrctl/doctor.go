@@ -20,7 +20,7 @@ func (a *app) newDoctorCommand() *cobra.Command {
 		Use:   "doctor [NAME]",
 		Short: "Tell what is missing or wrong, whose fault it is, and how to mend it",
 		Long: `Check whether a stack as declared can be built, and with NAME whether the stack of that name is well. It changes nothing. The exit
-code is 3 when there is a problem; warnings alone are no problem.
+code is 3 when there is a problem; warnings alone are no problem. Without --file, NAME is held against what it was last declared to be on this machine.
 ` + list.String(),
 		Example: "  kuryrctl doctor -f examples/minimal.yaml\n  kuryrctl doctor demo -o json",
 		Args:    cobra.MaximumNArgs(1),
@@ -35,6 +35,7 @@ code is 3 when there is a problem; warnings alone are no problem.
 				return usageError{err}
 			}
 		}
+		lab.known = func() stack.Config { return stack.LastDeclared(a.stackName) }
 		config, err := lab.read(a.stdin) // whether it can work is a finding
 		if err != nil {
 			return usageError{err}

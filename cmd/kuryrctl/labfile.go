@@ -16,6 +16,7 @@ import (
 type labFile struct {
 	path  string
 	flags *pflag.FlagSet
+	known func() stack.Config // what is declared without a file; nil is the defaults
 }
 
 // addLabFile gives cmd the flags of a declaration.
@@ -71,6 +72,9 @@ func (l *labFile) load(stdin io.Reader) (stack.Config, error) {
 // read reads the declaration: the defaults, the file over them, the flags over both.
 func (l *labFile) read(stdin io.Reader) (stack.Config, error) {
 	c := stack.Defaults()
+	if l.path == "" && l.known != nil {
+		c = l.known()
+	}
 	if err := l.decode(&c, stdin); err != nil {
 		return c, err
 	}
