@@ -77,14 +77,18 @@ func (d *design) kubernetes(lb *provision.LoadBalancer) {
 func (d *design) pods(c *bootstrap.Cluster, first *Node, joined map[*Node]graph.Resource, admin graph.Resource) {
 	api := c.PodAPI(first.boot, admin)
 	d.lab.Graph.Add(api)
-	var controllers []graph.Resource
+	controllers := map[*Node]graph.Resource{}
 	for _, i := range d.config.APIMasters() {
 		n := d.lab.Nodes[i]
-		controllers = append(controllers, c.Controller(n.boot, joined[n], api, d.credential))
+		controllers[n] = c.Controller(n.boot, joined[n], api, d.credential)
+		d.lab.Graph.Add(controllers[n])
 	}
-	d.lab.Graph.Add(controllers...)
 	for _, n := range d.lab.Nodes {
-		d.lab.Graph.Add(c.PodNetwork(n.boot, n.Role == Worker, joined[n], api, controllers[0]))
+		needs := []graph.Resource{joined[n], api, controllers[first]} // pools are filled by then
+		if own, ok := controllers[n]; ok && n != first {
+			needs = append(needs, own) // which installs the same programs: two at once would be in each other's way
+		}
+		d.lab.Graph.Add(c.PodNetwork(n.boot, n.Role == Worker, needs...))
 	}
 }
 

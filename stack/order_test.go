@@ -86,3 +86,36 @@ func kindOf(r graph.Resource) string {
 	kind, _, _ := strings.Cut(string(r.Key()), ".")
 	return kind
 }
+
+// Two steps that install programs on one host do not run at once: each unpacks the same archive there.
+func TestOneStepAtATimeInstallsOnAHost(t *testing.T) {
+	lab := labtest.New(t, []string{"demo"})
+	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: lab.CloudsYAML()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(cloud, "demo", Options{Dial: lab.Dial, State: lab.State})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	c := Defaults()
+	c.Masters.Count = 3
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	resources := map[graph.Key]graph.Resource{}
+	for _, r := range s.Design(c).Graph.Resources() {
+		resources[r.Key()] = r
+	}
+	var needs func(r graph.Resource, key graph.Key) bool
+	needs = func(r graph.Resource, key graph.Key) bool {
+		return slices.ContainsFunc(r.Needs(), func(n graph.Resource) bool { return n.Key() == key || needs(n, key) })
+	}
+	for _, master := range []string{"master-0", "master-1", "master-2"} {
+		network, controller := resources[graph.Key("network."+master)], graph.Key("controller."+master)
+		if network == nil || resources[controller] == nil || !needs(network, controller) {
+			t.Errorf("network.%s may run beside %s", master, controller)
+		}
+	}
+}
