@@ -103,23 +103,15 @@ func (c *Cluster) agent(n *Node, key graph.Key, files func(bundle.Blob) ([]file,
 		all, err := files(archive)
 		return archive, all, map[string]string{"store": storeDir, "archives": archive.Digest, "unit": unit, "version": ""}, err
 	}
-	s.look = func(ctx context.Context, client *ssh.Client) (graph.State, error) {
+	installed := func(ctx context.Context, client *ssh.Client) (graph.State, error) {
 		_, all, values, err := prepare(ctx, client)
 		if err != nil {
 			return graph.State{}, err
 		}
 		printed, err := look(ctx, client, templates.Script("software-check", values)+templates.Script("agent-check", values)+checkFiles(all))
-		if err != nil {
-			return graph.State{}, err
-		}
-		if ready != nil && strings.TrimSpace(printed) == "" {
-			if printed, err = ready(ctx, n.Name); err != nil {
-				return graph.State{}, err
-			}
-		}
-		return found(printed, "runs"), nil
+		return found(printed, "runs"), err
 	}
-	s.do = func(ctx context.Context, client *ssh.Client) error {
+	install := func(ctx context.Context, client *ssh.Client) error {
 		archive, all, values, err := prepare(ctx, client)
 		if err != nil {
 			return err
@@ -130,11 +122,27 @@ func (c *Cluster) agent(n *Node, key graph.Key, files func(bundle.Blob) ([]file,
 		if _, err := client.Run(ctx, ssh.Command{Line: templates.Script("software", values), Sudo: true}); err != nil {
 			return err
 		}
-		// The network's configuration last: with it the node takes pods.
 		if err := write(ctx, client, all); err != nil {
 			return err
 		}
-		if _, err := client.Run(ctx, ssh.Command{Line: templates.Script("agent", values), Sudo: true}); err != nil {
+		_, err = client.Run(ctx, ssh.Command{Line: templates.Script("agent", values), Sudo: true})
+		return err
+	}
+	s.look = func(ctx context.Context, client *ssh.Client) (graph.State, error) {
+		state, err := installed(ctx, client)
+		if err != nil || state.Phase != graph.Ready || ready == nil {
+			return state, err
+		}
+		lacks, err := ready(ctx, n.Name)
+		return found(lacks, state.Detail), err
+	}
+	s.do = func(ctx context.Context, client *ssh.Client) error {
+		// A node that is not ready for a moment is waited for; its daemon is not restarted for that.
+		state, err := installed(ctx, client)
+		if err == nil && state.Phase != graph.Ready {
+			err = install(ctx, client)
+		}
+		if err != nil {
 			return err
 		}
 		if ready == nil {
