@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
 	"github.com/kuryrctl/kuryrctl/bootstrap/cloud"
 	"github.com/kuryrctl/kuryrctl/bootstrap/cluster"
 )
@@ -31,8 +34,13 @@ func bundleOf(t *testing.T) string {
 	return path
 }
 
-// operator is a cluster as its operator reaches it: by the kubeconfig, at the floating IP.
-func operator(t *testing.T, stack string) *cluster.Cluster {
+// operator is a cluster as its operator reaches it: by the kubeconfig, at the floating IP, with kuryrctl's own client and the stock one.
+type operator struct {
+	*cluster.Cluster
+	kubernetes.Interface
+}
+
+func operate(t *testing.T, stack string) *operator {
 	t.Helper()
 	config, _ := run(t, 0, "--cloud", "lab", "kubeconfig", stack)
 	lab, err := cloud.Default()
@@ -44,11 +52,20 @@ func operator(t *testing.T, stack string) *cluster.Cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	return c
+	rest, err := clientcmd.RESTConfigFromKubeConfig([]byte(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest.Dial, rest.QPS = lab.DialContext, -1
+	stock, err := kubernetes.NewForConfig(rest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &operator{c, stock}
 }
 
 // nodes are the names of a cluster's nodes, each of which must be ready.
-func nodes(t *testing.T, c *cluster.Cluster) (names []string) {
+func nodes(t *testing.T, c *operator) (names []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -66,7 +83,7 @@ func nodes(t *testing.T, c *cluster.Cluster) (names []string) {
 	return names
 }
 
-func expectNodes(t *testing.T, c *cluster.Cluster, want ...string) {
+func expectNodes(t *testing.T, c *operator, want ...string) {
 	t.Helper()
 	if got := nodes(t, c); !slices.Equal(got, want) {
 		t.Errorf("the cluster has the nodes %v, want %v", got, want)
@@ -103,7 +120,7 @@ func TestAClusterLivesOnARealCloud(t *testing.T) {
 	if left, _ := run(t, 0, lab("ssh", stack, "master-0", "--", "sudo ls -A /etc/kubernetes/kuryrctl")...); strings.Contains(left, "init.yaml") {
 		t.Errorf("the configuration of init, with its token, is still there: %s", left)
 	}
-	api := operator(t, stack)
+	api := operate(t, stack)
 	expectNodes(t, api, "master-0", "worker-0", "worker-1")
 
 	// Nothing to do, and the bundle is remembered.
@@ -121,7 +138,7 @@ func TestAClusterLivesOnARealCloud(t *testing.T) {
 		t.Errorf("a secret is readable below /var/lib/etcd, or its key was not found there: %q", out)
 	}
 
-	podsLive(t, stack)
+	podsLive(t, stack, api)
 
 	// The user's own kubeconfig.
 	run(t, 0, lab("kubeconfig", stack, "--merge")...)

@@ -20,7 +20,7 @@ func TestTwoMastersPartTheirWork(t *testing.T) {
 
 	_, talk := run(t, 0, lab("stack", stack, "-f", file, "--bundle", bundleOf(t), "--progress", "plain", "--timings")...)
 	t.Log(talk)
-	expectNodes(t, operator(t, stack), "master-0", "master-1", "worker-0", "worker-1")
+	expectNodes(t, operate(t, stack), "master-0", "master-1", "worker-0", "worker-1")
 	for node, want := range map[string]string{"master-0": "etcd.yaml\n", "master-1": "kube-apiserver.yaml\nkube-controller-manager.yaml\nkube-scheduler.yaml\n"} {
 		if out, _ := run(t, 0, lab("ssh", stack, node, "--", "sudo ls /etc/kubernetes/manifests")...); out != want {
 			t.Errorf("the static pods of %s are %q, want %q", node, out, want)
@@ -44,7 +44,7 @@ func TestThreeMastersOutliveOne(t *testing.T) {
 
 	_, talk := run(t, 0, lab("stack", stack, "-f", "../../examples/ha.yaml", "--bundle", bundleOf(t), "--progress", "plain", "--timings")...)
 	t.Log(talk)
-	api := operator(t, stack)
+	api := operate(t, stack)
 	expectNodes(t, api, "master-0", "master-1", "master-2", "worker-0")
 
 	// The jump host and first member of etcd is the worst to lose.
