@@ -59,8 +59,8 @@ type Server struct {
 	shown     map[types.UID]int // how often an ending pod was listed
 	intercept func(http.ResponseWriter, *http.Request) bool
 	requests  []string
-	pools     pools
 	shelf     shelf
+	history   history
 }
 
 // Budget is a PodDisruptionBudget.
@@ -75,7 +75,7 @@ type Budget struct {
 func New(t testing.TB, addresses ...string) *Server {
 	t.Helper()
 	s := &Server{t: t, version: "v1.37.1", endAfter: 1, shown: map[types.UID]int{}, shelf: shelf{objects: map[string]map[string]any{}},
-		pools: pools{objects: map[string]map[string]any{}, closing: make(chan struct{}), changed: make(chan struct{})}}
+		history: history{closing: make(chan struct{})}}
 	ca, caKey := certificate(t, nil, nil, pkix.Name{CommonName: "kubernetes"})
 	server, serverKey := certificate(t, ca, caKey, pkix.Name{CommonName: "kube-apiserver"}, addresses...)
 	admin, adminKey := certificate(t, ca, caKey, pkix.Name{CommonName: "kubernetes-admin", Organization: []string{"kubeadm:cluster-admins"}})
@@ -175,6 +175,7 @@ func (s *Server) AddNode(n corev1.Node) {
 		if n.CreationTimestamp.IsZero() {
 			n.CreationTimestamp = metav1.Now()
 		}
+		s.nodeHappens("ADDED", &n)
 		s.nodes = append(s.nodes, n)
 	})
 }
@@ -185,6 +186,7 @@ func (s *Server) AddPod(p corev1.Pod) {
 		if p.UID == "" {
 			p.UID = types.UID(rand.Text())
 		}
+		s.podHappens("ADDED", &p)
 		s.pods = append(s.pods, p)
 	})
 }
@@ -192,7 +194,10 @@ func (s *Server) AddPod(p corev1.Pod) {
 // DeletePod makes a pod be gone.
 func (s *Server) DeletePod(namespace, name string) {
 	s.locked(func() {
-		s.pods = slices.DeleteFunc(s.pods, func(p corev1.Pod) bool { return p.Namespace == namespace && p.Name == name })
+		if i := s.podAt(namespace, name); i >= 0 {
+			s.podHappens("DELETED", &s.pods[i])
+			s.pods = slices.Delete(s.pods, i, i+1)
+		}
 	})
 }
 
@@ -209,7 +214,7 @@ func (s *Server) Intercept(f func(http.ResponseWriter, *http.Request) bool) {
 
 // Node returns a node as it is.
 func (s *Server) Node(name string) (n corev1.Node, ok bool) {
-	s.locked(func() {
+	s.reading(func() {
 		if i := s.nodeAt(name); i >= 0 {
 			n, ok = s.nodes[i], true
 		}
@@ -219,7 +224,7 @@ func (s *Server) Node(name string) (n corev1.Node, ok bool) {
 
 // Pods lists the pods that are there as namespace/name, sorted.
 func (s *Server) Pods() (names []string) {
-	s.locked(func() {
+	s.reading(func() {
 		for _, p := range s.pods {
 			names = append(names, p.Namespace+"/"+p.Name)
 		}
@@ -230,19 +235,19 @@ func (s *Server) Pods() (names []string) {
 
 // Secrets lists the secrets.
 func (s *Server) Secrets() (all []corev1.Secret) {
-	s.locked(func() { all = slices.Clone(s.secrets) })
+	s.reading(func() { all = slices.Clone(s.secrets) })
 	return all
 }
 
 // Evictions lists the evictions that were granted.
 func (s *Server) Evictions() (all []policyv1.Eviction) {
-	s.locked(func() { all = slices.Clone(s.evictions) })
+	s.reading(func() { all = slices.Clone(s.evictions) })
 	return all
 }
 
 // Requests lists what was asked, such as "GET /version".
 func (s *Server) Requests() (all []string) {
-	s.locked(func() { all = slices.Clone(s.requests) })
+	s.reading(func() { all = slices.Clone(s.requests) })
 	return all
 }
 
@@ -251,6 +256,13 @@ func (s *Server) locked(f func()) {
 	defer s.mu.Unlock()
 	f()
 	s.announce()
+}
+
+// reading is locked for what changes nothing: a test that waits for changes is not woken by its own looking.
+func (s *Server) reading(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
 }
 
 func (s *Server) nodeAt(name string) int {
@@ -265,11 +277,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if intercept != nil && intercept(w, r) {
 		return
 	}
-	switch {
-	case s.ofOneNode(r):
-		s.servePools(w, r)
-		return
-	case watches(r):
+	if watches(r) {
 		s.serveWatch(w, r)
 		return
 	}
@@ -329,7 +337,7 @@ func (s *Server) serveNodes(w http.ResponseWriter, r *http.Request, name []strin
 			s.unknown(w, r)
 			return
 		}
-		reply(w, 200, corev1.NodeList{TypeMeta: kind("v1", "NodeList"), Items: s.nodes})
+		reply(w, 200, corev1.NodeList{TypeMeta: kind("v1", "NodeList"), ListMeta: metav1.ListMeta{ResourceVersion: s.latest()}, Items: s.nodes})
 		return
 	}
 	i := s.nodeAt(name[0])
@@ -341,11 +349,13 @@ func (s *Server) serveNodes(w http.ResponseWriter, r *http.Request, name []strin
 	switch {
 	case r.Method == http.MethodGet:
 	case r.Method == http.MethodDelete:
+		s.nodeHappens("DELETED", &s.nodes[i])
 		s.nodes = slices.Delete(s.nodes, i, i+1)
 	case r.Method == http.MethodPatch && r.Header.Get("Content-Type") == string(types.MergePatchType):
 		if !s.read(w, r, &s.nodes[i]) { // good enough a merge for what has no lists in it
 			return
 		}
+		s.nodeHappens("MODIFIED", &s.nodes[i])
 		n = s.nodes[i]
 	default:
 		s.unknown(w, r)
@@ -372,6 +382,7 @@ func (s *Server) listPods(w http.ResponseWriter, r *http.Request) {
 		}
 		if p.DeletionTimestamp != nil {
 			if s.endAfter >= 0 && s.shown[p.UID] >= s.endAfter {
+				s.podHappens("DELETED", &p)
 				return true
 			}
 			s.shown[p.UID]++
@@ -423,6 +434,7 @@ func (s *Server) evict(w http.ResponseWriter, r *http.Request, namespace, name s
 	}
 	now := metav1.Now()
 	p.DeletionTimestamp = &now
+	s.podHappens("MODIFIED", p)
 	s.evictions = append(s.evictions, e)
 	reply(w, 201, metav1.Status{TypeMeta: kind("v1", "Status"), Status: metav1.StatusSuccess, Code: 201})
 }

@@ -1,7 +1,7 @@
 package clustertest
 
 import (
-	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -18,21 +18,87 @@ import (
 // shelf keeps objects of kinds that this package knows nothing about, by path, with what every API server does for them: uids, resource
 // versions and conflicts, the status apart from the rest, merge patches.
 type shelf struct {
-	revision int
-	objects  map[string]map[string]any // by path below /apis/, without /status
-	changed  chan struct{}             // closed at the next request or change
+	objects map[string]map[string]any // by path below /apis/, without /status
+	changed chan struct{}             // closed at the next request or change
 }
 
-// kept are the collections of a shelf, by path, with whether they have a status of its own.
-var kept = map[string]bool{
-	"kuryr.openstack.org/v1alpha1/subportpools": true,
-	"coordination.k8s.io/v1/leases":             false,
-	"events.k8s.io/v1/events":                   false,
+// history is what has happened to everything that can be watched: event N made resource version N+1.
+type history struct {
+	events  []event
+	expired int           // watches from versions up to this one are refused
+	closing chan struct{} // closed when all watches end
+}
+
+// event is one change. Its object is what a watch shows; fields are what selectors may ask for.
+type event struct {
+	collection string // as in the URL: /api/v1/nodes
+	key, kind  string
+	object     json.RawMessage
+	fields     map[string]string
+}
+
+// happen writes down a change of o, which must carry its version already (see upcoming). It is called with the lock held.
+func (s *Server) happen(collection, key, kind string, o any, fields map[string]string) {
+	data, err := json.Marshal(o)
+	if err != nil {
+		s.t.Errorf("clustertest: %v", err)
+	}
+	s.history.events = append(s.history.events, event{collection, key, kind, data, fields})
+}
+
+// upcoming is the resource version of what happens next.
+func (s *Server) upcoming() string { return strconv.Itoa(len(s.history.events) + 1) }
+
+// latest is the resource version of all there is.
+func (s *Server) latest() string { return strconv.Itoa(len(s.history.events)) }
+
+func (s *Server) nodeHappens(kind string, n *corev1.Node) {
+	n.ResourceVersion = s.upcoming()
+	shown := *n
+	shown.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}
+	s.happen("/api/v1/nodes", n.Name, kind, shown, map[string]string{"metadata.name": n.Name})
+}
+
+func (s *Server) podHappens(kind string, p *corev1.Pod) {
+	p.ResourceVersion = s.upcoming()
+	shown := *p
+	shown.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
+	s.happen("/api/v1/pods", p.Namespace+"/"+p.Name, kind, shown,
+		map[string]string{"metadata.name": p.Name, "spec.nodeName": p.Spec.NodeName, "status.phase": string(p.Status.Phase)})
+}
+
+// keptHappens gives an object of the shelf its new version, and writes that down.
+func (s *Server) keptHappens(kind, path string, o map[string]any) {
+	meta(o)["resourceVersion"] = s.upcoming()
+	collection, name, _ := place("/apis/" + path)
+	s.happen("/apis/"+collection, path, kind, o, map[string]string{"metadata.name": name})
+}
+
+// EndWatches closes all watches, as a server that restarts does; when history is lost, a watch from before answers 410 Gone.
+func (s *Server) EndWatches(lost bool) {
+	s.locked(func() {
+		if lost {
+			s.history.expired = len(s.history.events)
+			s.history.events = append(s.history.events, event{}) // the version moves on, so that a list is newer than what was lost
+		}
+		close(s.history.closing)
+		s.history.closing = make(chan struct{})
+	})
+}
+
+// kept are the collections of a shelf, by path, with the kind of their objects and whether these have a status apart.
+var kept = map[string]struct {
+	kind   string
+	status bool
+}{
+	"kuryr.openstack.org/v1alpha1/subportpools": {"SubportPool", true},
+	"coordination.k8s.io/v1/leases":             {"Lease", false},
+	"events.k8s.io/v1/events":                   {"Event", false},
 }
 
 // Object returns what is at a path below /apis/, such as "kuryr.openstack.org/v1alpha1/subportpools/worker-0", into a pointer.
 func (s *Server) Object(path string, into any) (ok bool) {
-	s.locked(func() {
+	s.reading(func() {
 		var o map[string]any
 		if o, ok = s.shelf.objects[path]; ok {
 			s.recode(o, into)
@@ -51,32 +117,59 @@ func (s *Server) Edit(path string, f func(o map[string]any)) {
 			return
 		}
 		f(o)
-		s.stamp(o)
+		s.keptHappens("MODIFIED", path, o)
 	})
 }
 
 // Remove makes what is at a path below /apis/ be gone.
 func (s *Server) Remove(path string) {
 	s.locked(func() {
-		delete(s.shelf.objects, path)
-		s.shelf.revision++
+		if o, ok := s.shelf.objects[path]; ok {
+			delete(s.shelf.objects, path)
+			s.keptHappens("DELETED", path, o)
+		}
+	})
+}
+
+// Put makes what is at a path below /apis/ be as given, as its owner does: its uid, and a status where none is given, stay.
+func (s *Server) Put(path string, object any) {
+	s.t.Helper()
+	s.locked(func() {
+		var o map[string]any
+		s.recode(object, &o)
+		what := "ADDED"
+		meta(o)["uid"], meta(o)["creationTimestamp"] = rand.Text(), metav1.Now()
+		if old, ok := s.shelf.objects[path]; ok {
+			what = "MODIFIED"
+			meta(o)["uid"], meta(o)["creationTimestamp"] = meta(old)["uid"], meta(old)["creationTimestamp"]
+			if _, given := o["status"]; !given && old["status"] != nil {
+				o["status"] = old["status"]
+			}
+		}
+		s.shelf.objects[path] = o
+		s.keptHappens(what, path, o)
 	})
 }
 
 // Paths lists what is kept below /apis/, sorted.
 func (s *Server) Paths() (all []string) {
-	s.locked(func() { all = slices.Sorted(maps.Keys(s.shelf.objects)) })
+	s.reading(func() { all = slices.Sorted(maps.Keys(s.shelf.objects)) })
 	return all
 }
 
 // RemoveNode makes a node be gone.
 func (s *Server) RemoveNode(name string) {
-	s.locked(func() { s.nodes = slices.DeleteFunc(s.nodes, func(n corev1.Node) bool { return n.Name == name }) })
+	s.locked(func() {
+		if i := s.nodeAt(name); i >= 0 {
+			s.nodeHappens("DELETED", &s.nodes[i])
+			s.nodes = slices.Delete(s.nodes, i, i+1)
+		}
+	})
 }
 
 // Pod returns a pod as it is.
 func (s *Server) Pod(namespace, name string) (p corev1.Pod, ok bool) {
-	s.locked(func() {
+	s.reading(func() {
 		if i := s.podAt(namespace, name); i >= 0 {
 			p, ok = *s.pods[i].DeepCopy(), true
 		}
@@ -120,12 +213,6 @@ func (s *Server) recode(from, into any) {
 	}
 }
 
-// stamp gives an object that changed a new version.
-func (s *Server) stamp(o map[string]any) {
-	s.shelf.revision++
-	meta(o)["resourceVersion"] = strconv.Itoa(s.shelf.revision)
-}
-
 func meta(o map[string]any) map[string]any {
 	m, ok := o["metadata"].(map[string]any)
 	if !ok {
@@ -163,27 +250,29 @@ func (s *Server) serveKept(w http.ResponseWriter, r *http.Request) {
 		refuse(w, notFound(resource, name))
 		return
 	}
-	status := sub == "status" && kept[collection]
+	status := sub == "status" && kept[collection].status
 	if sub != "" && !status {
 		s.unknown(w, r)
 		return
 	}
 	switch {
 	case r.Method == http.MethodPost && name == "":
-		s.create(w, r, path, kept[collection])
+		s.create(w, r, path, kept[collection].status)
 	case r.Method == http.MethodGet && name == "":
-		list := map[string]any{"apiVersion": collection[:strings.LastIndex(collection, "/")], "kind": "List", "metadata": map[string]any{"resourceVersion": strconv.Itoa(s.shelf.revision)}}
 		items := []any{}
-		for _, o := range s.sight(r) {
-			items = append(items, json.RawMessage(o))
+		matches := s.selector(r)
+		for _, path := range slices.Sorted(maps.Keys(s.shelf.objects)) {
+			if name, ok := strings.CutPrefix("/apis/"+path, r.URL.Path+"/"); ok && matches(map[string]string{"metadata.name": name}) {
+				items = append(items, s.shelf.objects[path])
+			}
 		}
-		list["items"] = items
-		reply(w, 200, list)
+		reply(w, 200, map[string]any{"apiVersion": collection[:strings.LastIndex(collection, "/")], "kind": kept[collection].kind + "List",
+			"metadata": map[string]any{"resourceVersion": s.latest()}, "items": items})
 	case r.Method == http.MethodGet && sub == "":
 		reply(w, 200, old)
 	case r.Method == http.MethodDelete && sub == "":
 		delete(s.shelf.objects, path)
-		s.shelf.revision++
+		s.keptHappens("DELETED", path, old)
 		reply(w, 200, metav1.Status{TypeMeta: kind("v1", "Status"), Status: metav1.StatusSuccess})
 	case r.Method == http.MethodPut:
 		var o map[string]any
@@ -195,7 +284,7 @@ func (s *Server) serveKept(w http.ResponseWriter, r *http.Request) {
 				Message: fmt.Sprintf("Operation cannot be fulfilled on %s %q: the object has been modified; please apply your changes to the latest version and try again", resource, name)})
 			return
 		}
-		s.replace(path, old, o, status, kept[collection])
+		s.replace(path, old, o, status, kept[collection].status)
 		reply(w, 200, s.shelf.objects[path])
 	case r.Method == http.MethodPatch && r.Header.Get("Content-Type") == string(types.MergePatchType):
 		var patch map[string]any
@@ -205,7 +294,7 @@ func (s *Server) serveKept(w http.ResponseWriter, r *http.Request) {
 		var o map[string]any
 		s.recode(old, &o)
 		merge(o, patch)
-		s.replace(path, old, o, status, kept[collection])
+		s.replace(path, old, o, status, kept[collection].status)
 		reply(w, 200, s.shelf.objects[path])
 	default:
 		s.unknown(w, r)
@@ -220,7 +309,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, path string, sta
 	m := meta(o)
 	name, _ := m["name"].(string)
 	if prefix, _ := m["generateName"].(string); name == "" && prefix != "" {
-		name = fmt.Sprintf("%s%d", prefix, s.shelf.revision)
+		name = prefix + s.latest()
 		m["name"] = name
 	}
 	path += "/" + name
@@ -231,9 +320,9 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, path string, sta
 	if status {
 		delete(o, "status")
 	}
-	m["uid"], m["creationTimestamp"], m["generation"] = fmt.Sprintf("uid-%d", s.shelf.revision), metav1.Now(), 1
-	s.stamp(o)
+	m["uid"], m["creationTimestamp"], m["generation"] = "uid-"+s.latest(), metav1.Now(), 1
 	s.shelf.objects[path] = o
+	s.keptHappens("ADDED", path, o)
 	reply(w, 201, o)
 }
 
@@ -253,8 +342,8 @@ func (s *Server) replace(path string, old, o map[string]any, status, apart bool)
 	for _, key := range []string{"uid", "creationTimestamp"} {
 		meta(o)[key] = meta(old)[key]
 	}
-	s.stamp(o)
 	s.shelf.objects[path] = o
+	s.keptHappens("MODIFIED", path, o)
 }
 
 // merge is RFC 7396.
@@ -292,23 +381,16 @@ func (s *Server) patchPod(w http.ResponseWriter, r *http.Request, namespace, nam
 	merge(o, patch)
 	var p corev1.Pod
 	s.recode(o, &p)
+	s.podHappens("MODIFIED", &p)
 	s.pods[i] = p
 	p.TypeMeta = kind("v1", "Pod")
 	reply(w, 200, p)
 }
 
-// sight is what a list or watch shows now, by key. It is called with the lock held.
-func (s *Server) sight(r *http.Request) map[string][]byte {
-	seen := map[string][]byte{}
-	show := func(key string, o any) {
-		data, err := json.Marshal(o)
-		if err != nil {
-			s.t.Errorf("clustertest: %v", err)
-		}
-		seen[key] = data
-	}
+// selector tells by its fields whether r asks for an object.
+func (s *Server) selector(r *http.Request) func(map[string]string) bool {
 	fields := strings.Split(r.URL.Query().Get("fieldSelector"), ",")
-	selected := func(values map[string]string) bool {
+	return func(values map[string]string) bool {
 		for _, f := range fields {
 			key, want, unlike := strings.Cut(f, "!=")
 			if !unlike {
@@ -324,30 +406,6 @@ func (s *Server) sight(r *http.Request) map[string][]byte {
 		}
 		return true
 	}
-	switch r.URL.Path {
-	case "/api/v1/nodes":
-		for _, n := range s.nodes {
-			n.TypeMeta = kind("v1", "Node")
-			if selected(map[string]string{"metadata.name": n.Name}) {
-				show(n.Name, n)
-			}
-		}
-	case "/api/v1/pods":
-		for _, p := range s.pods {
-			p.TypeMeta = kind("v1", "Pod")
-			if selected(map[string]string{"metadata.name": p.Name, "spec.nodeName": p.Spec.NodeName, "status.phase": string(p.Status.Phase)}) {
-				show(p.Namespace+"/"+p.Name, p)
-			}
-		}
-	default:
-		prefix := strings.TrimPrefix(r.URL.Path, "/apis/") + "/"
-		for path, o := range s.shelf.objects {
-			if name, ok := strings.CutPrefix(path, prefix); ok && selected(map[string]string{"metadata.name": name}) {
-				show(name, o)
-			}
-		}
-	}
-	return seen
 }
 
 // watches tells whether r is a watch of what can be watched.
@@ -359,47 +417,78 @@ func watches(r *http.Request) bool {
 	return r.URL.Path == "/api/v1/nodes" || r.URL.Path == "/api/v1/pods" || ok && rest == ""
 }
 
-// serveWatch streams changes, found by comparing what is with what was last shown. There is no history: a watch from a version is told
-// to begin anew, as after a compaction, and what changes twice in between is seen once, as in any watch.
+// serveWatch streams what happens after a version, or, where the client asks for it, what there is, a bookmark, and then that. What
+// comes to match the selector is ADDED to this watch, and what ceases to is DELETED from it.
 func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Query().Get("sendInitialEvents") != "true" {
-		refuse(w, metav1.Status{Code: 410, Reason: metav1.StatusReasonExpired, Message: "too old resource version"})
-		return
+	from := -1
+	if v := r.URL.Query().Get("resourceVersion"); r.URL.Query().Get("sendInitialEvents") != "true" {
+		var err error
+		if from, err = strconv.Atoi(v); err != nil {
+			s.t.Errorf("clustertest: a watch of %s from version %q", r.URL.Path, v)
+			from = 0
+		}
 	}
 	w.Header().Set("Content-Type", "application/json")
-	shown := map[string][]byte{}
-	for first := true; ; first = false {
-		s.mu.Lock()
-		now, next, revision := s.sight(r), s.next(), s.shelf.revision
-		s.mu.Unlock()
-		send := func(what string, data []byte) {
-			var o map[string]any
-			s.recode(json.RawMessage(data), &o)
-			if meta(o)["resourceVersion"] == nil || what == "DELETED" {
-				meta(o)["resourceVersion"] = strconv.Itoa(max(revision, 1))
+	send := func(kind string, object any) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"type": kind, "object": object}) // a client that is gone is seen below
+	}
+	matches := s.selector(r)
+	shown := map[string]json.RawMessage{} // what the client knows
+	take := func(events []event, tell bool) {
+		for _, e := range events {
+			if e.collection != r.URL.Path {
+				continue
 			}
-			_ = json.NewEncoder(w).Encode(map[string]any{"type": what, "object": o}) // a client that is gone is seen below
-		}
-		for _, key := range slices.Sorted(maps.Keys(now)) {
-			switch old, ok := shown[key]; {
-			case !ok:
-				send("ADDED", now[key])
-			case !bytes.Equal(old, now[key]):
-				send("MODIFIED", now[key])
+			_, known := shown[e.key]
+			kind := e.kind
+			switch is := kind != "DELETED" && matches(e.fields); {
+			case !known && !is:
+				continue
+			case !known:
+				kind = "ADDED"
+			case is:
+				kind = "MODIFIED"
+			default:
+				kind = "DELETED"
+			}
+			if shown[e.key] = e.object; kind == "DELETED" {
+				delete(shown, e.key)
+			}
+			if tell {
+				send(kind, e.object)
 			}
 		}
+	}
+	s.mu.Lock()
+	closing, begun, expired := s.history.closing, len(s.history.events), s.history.expired
+	events := s.history.events
+	s.mu.Unlock()
+	switch {
+	case from < 0:
+		take(events, false)
 		for _, key := range slices.Sorted(maps.Keys(shown)) {
-			if _, ok := now[key]; !ok {
-				send("DELETED", shown[key])
-			}
+			send("ADDED", shown[key])
 		}
-		if first {
-			send("BOOKMARK", []byte(s.bookmark(r)))
-		}
-		shown = now
+		send("BOOKMARK", json.RawMessage(bookmark(r, begun)))
+		from = begun
+	case from <= expired && expired > 0: // a server says so in the stream
+		send("ERROR", metav1.Status{TypeMeta: kind("v1", "Status"), Status: metav1.StatusFailure, Code: 410, Reason: metav1.StatusReasonExpired,
+			Message: "too old resource version"})
+		return
+	default:
+		take(events[:min(from, begun)], false)
+	}
+	for {
+		s.mu.Lock()
+		events, next := s.history.events, s.next()
+		s.mu.Unlock()
+		take(events[from:], true)
+		from = len(events)
 		w.(http.Flusher).Flush()
 		select {
 		case <-next:
+		case <-closing:
+			return
 		case <-r.Context().Done():
 			return
 		}
@@ -407,13 +496,12 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request) {
 }
 
 // bookmark ends what was there when the watch began. Its kind is that of what is watched, or the client cannot read it.
-func (s *Server) bookmark(r *http.Request) string {
-	version, kind := "v1", "Node"
-	switch {
-	case r.URL.Path == "/api/v1/pods":
+func bookmark(r *http.Request, version int) string {
+	group, kind := "v1", "Node"
+	if r.URL.Path == "/api/v1/pods" {
 		kind = "Pod"
-	case strings.HasSuffix(r.URL.Path, "/subportpools"):
-		version, kind = "kuryr.openstack.org/v1alpha1", "SubportPool"
+	} else if collection, _, ok := place(r.URL.Path); ok {
+		group, kind = collection[:strings.LastIndex(collection, "/")], kept[collection].kind
 	}
-	return fmt.Sprintf(`{"apiVersion":%q,"kind":%q,"metadata":{"annotations":{"k8s.io/initial-events-end":"true"}}}`, version, kind)
+	return fmt.Sprintf(`{"apiVersion":%q,"kind":%q,"metadata":{"resourceVersion":"%d","annotations":{"k8s.io/initial-events-end":"true"}}}`, group, kind, max(version, 1))
 }

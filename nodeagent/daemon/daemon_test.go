@@ -173,7 +173,7 @@ func (s *setting) pool() (p vif.SubportPool) {
 func (s *setting) reported(what string, f func(vif.SubportPoolStatus) bool) {
 	s.Helper()
 	for patience := time.After(30 * time.Second); ; {
-		changed := s.cluster.PoolsChanged()
+		changed := s.cluster.Changed()
 		if f(s.pool().Status) {
 			return
 		}
