@@ -244,10 +244,4 @@ func (d *dump) plan(ctx context.Context) {
 	defer s.Close()
 	p, err := s.Plan(ctx, d.config)
 	d.json("plan.json", p, err)
-	if err == nil {
-		return
-	}
-	// Of the cloud's part there is one even when nodes cannot be looked at.
-	rows, err := s.withoutHosts(s.Design(d.config)).Observe(ctx)
-	d.json("plan-of-cloud.json", s.compare(s.session.Inventory(), rows), err)
 }

@@ -18,12 +18,13 @@ import (
 // Action is what `stack` would do about a row of a plan.
 type Action string
 
-// The actions. What is extra is reported and never touched by `stack`.
+// The actions. What is extra is reported and never touched by `stack`; what is unknown could not be looked at.
 const (
-	Create Action = "+"
-	Repair Action = "~"
-	Keep   Action = "="
-	Extra  Action = "-"
+	Create  Action = "+"
+	Repair  Action = "~"
+	Keep    Action = "="
+	Extra   Action = "-"
+	Unknown Action = "?"
 )
 
 // Change is one row of a plan.
@@ -42,12 +43,12 @@ type Plan struct {
 	Changes []Change `json:"changes"`
 }
 
-// HasChanges reports whether anything is not as declared.
+// HasChanges reports whether anything is not as declared, or not known to be.
 func (p *Plan) HasChanges() bool {
 	return slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Action != Keep })
 }
 
-// Plan looks and changes nothing.
+// Plan looks and changes nothing. What is on a host that cannot be looked at is unknown; that the cloud cannot be looked at is an error.
 func (s *Stack) Plan(ctx context.Context, c Config) (*Plan, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -56,11 +57,21 @@ func (s *Stack) Plan(ctx context.Context, c Config) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.Design(c).Graph.Observe(ctx)
-	if err != nil {
+	lab := s.Design(c)
+	rows, err := lab.Graph.Observe(ctx)
+	if err != nil && (ctx.Err() != nil || !s.ofHostsAlone(lab, rows)) {
 		return nil, err
 	}
 	return s.compare(found, rows), nil
+}
+
+// ofHostsAlone reports whether everything that could not be looked at is on hosts.
+func (s *Stack) ofHostsAlone(lab *Lab, rows []graph.Row) bool {
+	cloud := map[graph.Key]bool{s.bundle.Key(): true}
+	for _, r := range s.withoutHosts(lab).Resources() {
+		cloud[r.Key()] = true
+	}
+	return !slices.ContainsFunc(rows, func(row graph.Row) bool { return row.Err != nil && cloud[row.Key] })
 }
 
 // compare joins what was observed with what is there.
@@ -68,6 +79,10 @@ func (s *Stack) compare(found *provision.Inventory, rows []graph.Row) *Plan {
 	p := &Plan{Stack: s.Name, UUID: found.UUID()}
 	claimed := map[string]bool{}
 	for _, row := range rows {
+		if row.Err != nil {
+			p.Changes = append(p.Changes, Change{Unknown, string(row.Key), "unknown", "cannot be looked at: " + row.Err.Error(), ""})
+			continue
+		}
 		claimed[row.State.ID] = true
 		p.Changes = append(p.Changes, Change{action(row.State.Phase), string(row.Key), row.State.Phase.String(), row.State.Detail, row.State.ID})
 	}

@@ -22,8 +22,9 @@ func (a *app) newPlanCommand() *cobra.Command {
   ~  it is there, and will be repaired or waited for
   =  it is as declared
   -  it belongs to the stack and is not declared; stack never touches it
+  ?  it is on a host that cannot be looked at, and DETAIL says why
 
-The exit code is 3 when anything is not as declared.`,
+The exit code is 3 when anything is not as declared, or not known to be.`,
 		Example: "  kuryrctl plan demo\n  kuryrctl plan demo -f examples/superfluidity.yaml --workers 5 -o json",
 		Args:    names("NAME"),
 
@@ -88,7 +89,7 @@ func summary(p *stack.Plan) string {
 	for _, x := range []struct {
 		action stack.Action
 		what   string
-	}{{stack.Create, "to create"}, {stack.Repair, "to repair"}, {stack.Keep, "as declared"}, {stack.Extra, "not declared"}} {
+	}{{stack.Create, "to create"}, {stack.Repair, "to repair"}, {stack.Keep, "as declared"}, {stack.Extra, "not declared"}, {stack.Unknown, "unknown"}} {
 		if n := count[x.action]; n > 0 {
 			said = append(said, fmt.Sprintf("%d %s", n, x.what))
 		}

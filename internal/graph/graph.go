@@ -86,21 +86,31 @@ func (g *Graph) Resources() []Resource { return g.all }
 type Row struct {
 	Key   Key
 	State State
+	Err   error // why it could not be looked at, and the state says nothing
 }
 
-// Observe looks at every resource whose needs exist. One whose need is absent is absent without a look.
+// Observe looks at every resource whose needs exist. One whose need is absent is absent without a look, and one whose need could not be
+// looked at is not looked at either. The error joins those of the looks that failed, in the graph's order.
 func (g *Graph) Observe(ctx context.Context) ([]Row, error) {
 	rows := make([]Row, len(g.all))
 	errs := make([]error, len(g.all))
 	g.walk(func(i int, needs []int) {
-		rows[i].Key = g.all[i].Key()
+		row := &rows[i]
+		row.Key = g.all[i].Key()
 		for _, n := range needs {
-			if rows[n].State.Phase == Absent || errs[n] != nil {
+			switch {
+			case rows[n].Err != nil:
+				row.Err = fmt.Errorf("it needs %s", rows[n].Key)
+			case rows[n].State.Phase == Absent:
+				row.Err = nil
 				return
 			}
 		}
-		if rows[i].State, errs[i] = g.all[i].Observe(ctx); errs[i] != nil {
-			errs[i] = fmt.Errorf("looking at %s: %w", rows[i].Key, errs[i])
+		if row.Err != nil {
+			return
+		}
+		if row.State, row.Err = g.all[i].Observe(ctx); row.Err != nil {
+			row.State, errs[i] = State{}, fmt.Errorf("looking at %s: %w", row.Key, row.Err)
 		}
 	})
 	return rows, errors.Join(errs...)

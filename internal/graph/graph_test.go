@@ -23,6 +23,7 @@ type thing struct {
 	needs    []graph.Resource
 	there    bool
 	fail     error
+	blind    error // what looking ends with
 	applied  int
 	observed int
 	apply    func(context.Context) error
@@ -33,9 +34,9 @@ func (t *thing) Needs() []graph.Resource { return t.needs }
 func (t *thing) Observe(context.Context) (graph.State, error) {
 	t.observed++
 	if t.there {
-		return graph.State{Phase: graph.Ready}, nil
+		return graph.State{Phase: graph.Ready}, t.blind
 	}
-	return graph.State{}, nil
+	return graph.State{}, t.blind
 }
 
 func (t *thing) Apply(ctx context.Context) error {
@@ -85,6 +86,27 @@ func TestObserveDoesNotLookBehindAnAbsentNeed(t *testing.T) {
 	rows, err := g.Observe(t.Context())
 	if err != nil || port.observed != 0 || rows[1] != (graph.Row{Key: "port.a"}) {
 		t.Fatalf("rows %v, err %v, port observed %d times", rows, err, port.observed)
+	}
+}
+
+func TestWhatCannotBeLookedAtKeepsNothingElseFromBeingSeen(t *testing.T) {
+	why := errors.New("it does not answer")
+	host := &thing{key: "host.a", blind: why}
+	step := &thing{key: "node.a", needs: []graph.Resource{host}}
+	other := &thing{key: "host.b", there: true}
+	absent := &thing{key: "port.c"}
+	both := &thing{key: "node.c", needs: []graph.Resource{host, absent}}
+	var g graph.Graph
+	g.Add(host, step, other, absent, both)
+	rows, err := g.Observe(t.Context())
+	if err == nil || err.Error() != "looking at host.a: it does not answer" {
+		t.Errorf("got %v", err)
+	}
+	if rows[0].Err != why || rows[1].Err == nil || rows[1].Err.Error() != "it needs host.a" || step.observed != 0 {
+		t.Errorf("%+v, looked behind it %d times", rows[:2], step.observed)
+	}
+	if rows[2].State.Phase != graph.Ready || rows[2].Err != nil || rows[4] != (graph.Row{Key: "node.c"}) {
+		t.Errorf("%+v", rows[2:])
 	}
 }
 
