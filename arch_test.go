@@ -30,6 +30,7 @@ var rooms = map[string][]string{
 	"github.com/vishvananda/netlink":         {"nodeagent/link"},
 	"github.com/vishvananda/netns":           {"nodeagent/link"},
 	"github.com/containernetworking/cni":     {"nodeagent/cni", "cmd/kuryr-cni"},
+	"github.com/miekg/dns":                   {"bootstrap/dns", "internal/dnstest"},
 	"github.com/google/go-containerregistry": {"bootstrap/bundle", "internal/upstreamtest", "internal/makebundle"},
 }
 
@@ -39,7 +40,8 @@ var floors = map[string][]string{
 	"provision":            {"stack", "cmd/kuryrctl"},
 	"bootstrap":            {"stack", "cmd/kuryrctl"}, // kuryrctl: what a step's error says
 	"bootstrap/payload":    {"bootstrap"},
-	"bootstrap/ssh":        {"bootstrap", "stack", "cmd/kuryrctl"},
+	"bootstrap/ssh":        {"bootstrap", "bootstrap/dns", "stack", "cmd/kuryrctl"},
+	"bootstrap/dns":        {"stack", "cmd/kuryrctl"},
 	"bootstrap/cloud":      {"cmd/kuryrctl"},
 	"bootstrap/cluster":    {"bootstrap", "stack", "cmd/kuryrctl"},
 	"templates":            {"bootstrap", "stack"},
