@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"net/netip"
 )
 
@@ -13,7 +14,7 @@ type Config struct {
 	SSHUser string `yaml:"ssh_user"`
 	// PublicNet is the external network: the router's gateway and the floating IPs are on it.
 	PublicNet string `yaml:"public_net"`
-	// DNSDomain is the domain of the nodes' names.
+	// DNSDomain is the domain of the nodes' names, and of all names that the stack has.
 	DNSDomain string `yaml:"dns_domain"`
 	// DNSServers are the nodes' resolvers; none leaves it to the cloud.
 	DNSServers []Addr `yaml:"dns_servers"`
@@ -28,6 +29,32 @@ type Config struct {
 	Workers    Nodes      `yaml:"workers"`
 	Networks   Networks   `yaml:"networks"`
 	Kubernetes Kubernetes `yaml:"kubernetes"`
+	DNS        DNS        `yaml:"dns"`
+}
+
+// DNS says where the stack's names are made to resolve by `kuryrctl dns sync`: by one of Update, Zone and Designate, or nowhere.
+type DNS struct {
+	// AppsDomain is the domain below which every name leads to the router. It is DNSDomain or below it; empty is apps.DNSDomain.
+	AppsDomain string    `yaml:"apps_domain"`
+	Update     DNSUpdate `yaml:"update"`
+	Zone       DNSZone   `yaml:"zone"`
+	Designate  bool      `yaml:"designate"` // in a zone of the project's
+}
+
+// DNSUpdate is a name server that takes updates (RFC 2136).
+type DNSUpdate struct {
+	Server string `yaml:"server"` // the zone's primary, HOST or HOST:PORT
+	// KeyFile has the TSIG key, as tsig-keygen writes it: an absolute path, or one with ~/. Empty takes KURYRCTL_TSIG_KEY.
+	KeyFile string `yaml:"key_file"`
+}
+
+// DNSZone is a zone file for bind, on this machine or on a host that is reached by SSH.
+type DNSZone struct {
+	Directory  string `yaml:"directory"`  // absolute
+	Nameserver string `yaml:"nameserver"` // that serves the zone, by name or address; empty is Host
+	Host       string `yaml:"host"`       // USER@HOST or USER@HOST:PORT; empty is this machine
+	HostKey    string `yaml:"host_key"`   // of Host: "ssh-ed25519 AAAA..."
+	KeyFile    string `yaml:"key_file"`   // the private SSH key for Host: an absolute path, or one with ~/
 }
 
 // Kubernetes is what the nodes are to be.
@@ -122,6 +149,9 @@ func (c Config) APIMasters() []int {
 	}
 	return []int{0}
 }
+
+// AppsDomain is the domain below which every name leads to the router.
+func (c Config) AppsDomain() string { return cmp.Or(c.DNS.AppsDomain, "apps."+c.DNSDomain) }
 
 // last is the highest address of an IPv4 prefix, its broadcast address.
 func last(p netip.Prefix) netip.Addr {

@@ -39,7 +39,7 @@ frobnicate: 7
   line 7: "10.11.0.0" is not a CIDR such as 10.11.0.0/24
   line 10: unknown key "gatway"; did you mean "gateway"?
   line 12: "over there" is not an IP address
-  line 13: unknown key "frobnicate"; known here: image, ssh_user, public_net, dns_domain, dns_servers, config_drive, octavia_provider, admin_cloud, masters, workers, networks, kubernetes`
+  line 13: unknown key "frobnicate"; known here: image, ssh_user, public_net, dns_domain, dns_servers, config_drive, octavia_provider, admin_cloud, masters, workers, networks, kubernetes, dns`
 	if err == nil || err.Error() != want {
 		t.Fatalf("got:\n%v\nwant:\n%s", err, want)
 	}
@@ -82,6 +82,14 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		"too many nodes":        {"networks: {vm: {cidr: 10.11.0.0/28}}\nworkers: {count: 20}", "has 12 addresses for servers; 21 nodes"},
 		"domain":                {"dns_domain: 'no domain'", "not a domain name"},
 		"no image":              {"image: ''", "image is empty"},
+		"applications apart":    {"dns: {apps_domain: apps.example.org}", `dns.apps_domain "apps.example.org" is not dns_domain "kuryr.internal" or a domain below it`},
+		"two places of names":   {"dns: {designate: true, update: {server: 192.0.2.1}}", "dns.update and dns.designate are declared"},
+		"no name server":        {"dns: {update: {server: 'ns.example.org:port'}}", "dns.update.server"},
+		"a key somewhere":       {"dns: {update: {server: ns.example.org, key_file: dns.key}}", `dns.update.key_file "dns.key": give an absolute path`},
+		"a zone somewhere":      {"dns: {zone: {directory: zones, nameserver: ns.example.org}}", `dns.zone.directory "zones" is not an absolute path`},
+		"a zone of nobody":      {"dns: {zone: {directory: /zones}}", "dns.zone.nameserver is missing"},
+		"a zone's host":         {"dns: {zone: {directory: /zones, host: ns.example.org}}", "neither USER@HOST"},
+		"a host unproven":       {"dns: {zone: {directory: /zones, host: root@ns.example.org}}", "needs dns.zone.host_key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, err := decode(t, x.text)

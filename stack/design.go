@@ -42,6 +42,7 @@ const (
 	apiListener = 443
 	apiMember   = 6443
 	sshPort     = 22
+	dnsPort     = 53
 )
 
 // apiBalancer is the role of the API's load balancer.

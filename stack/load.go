@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
+	"path/filepath"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
@@ -108,7 +111,7 @@ var goWords = strings.NewReplacer("cannot unmarshal !!", "this is no ", " into i
 
 // keys lists the keys of the named type of this package, as a lab file spells them.
 func keys(typeName string) (all []string) {
-	for _, v := range []any{Config{}, Nodes{}, Networks{}, Network{}, ServiceNetwork{}, Kubernetes{}} {
+	for _, v := range []any{Config{}, Nodes{}, Networks{}, Network{}, ServiceNetwork{}, Kubernetes{}, DNS{}, DNSUpdate{}, DNSZone{}} {
 		t := reflect.TypeOf(v)
 		for i := range t.NumField() {
 			if t.Name() == typeName {
@@ -180,6 +183,7 @@ func (c *Config) Validate() error {
 	if !domainForm.MatchString(c.DNSDomain) {
 		v.bad("dns_domain %q is not a domain name", c.DNSDomain)
 	}
+	v.dns(c)
 	v.networks(c)
 	return v.problems.ErrorOrNil()
 }
@@ -232,6 +236,63 @@ func (v *validation) networks(c *Config) {
 	if free := 1<<(32-n.VM.CIDR.Bits()) - 4; c.Masters.Count+c.Workers.Count > free {
 		v.bad("networks.vm.cidr %s has %d addresses for servers; %d nodes are declared", n.VM.CIDR, free, c.Masters.Count+c.Workers.Count)
 	}
+}
+
+func (v *validation) dns(c *Config) {
+	d := c.DNS
+	if apps := c.AppsDomain(); !domainForm.MatchString(apps) || apps != c.DNSDomain && !strings.HasSuffix(apps, "."+c.DNSDomain) {
+		v.bad("dns.apps_domain %q is not dns_domain %q or a domain below it", apps, c.DNSDomain)
+	}
+	path := func(key, value string) {
+		if value != "" && !filepath.IsAbs(value) && !strings.HasPrefix(value, "~/") {
+			v.bad("%s %q: give an absolute path or one that begins with ~/, since it is also needed when the stack is removed, from wherever that is", key, value)
+		}
+	}
+	var ways []string
+	if d.Update != (DNSUpdate{}) {
+		ways = append(ways, "dns.update")
+		path("dns.update.key_file", d.Update.KeyFile)
+		if _, err := hostPort(d.Update.Server, dnsPort); err != nil {
+			v.bad("dns.update.server %q is neither HOST nor HOST:PORT", d.Update.Server)
+		}
+	}
+	if z := d.Zone; z != (DNSZone{}) {
+		ways = append(ways, "dns.zone")
+		path("dns.zone.key_file", z.KeyFile)
+		if !filepath.IsAbs(z.Directory) {
+			v.bad("dns.zone.directory %q is not an absolute path", z.Directory)
+		}
+		user, host, _ := strings.Cut(z.Host, "@")
+		switch _, err := hostPort(host, sshPort); {
+		case z.Host == "" && z.Nameserver == "":
+			v.bad("dns.zone.nameserver is missing: the name or address of the server that will serve the zone")
+		case z.Host != "" && (user == "" || err != nil):
+			v.bad("dns.zone.host %q is neither USER@HOST nor USER@HOST:PORT", z.Host)
+		case z.Host != "" && (z.HostKey == "" || z.KeyFile == ""):
+			v.bad("dns.zone.host needs dns.zone.host_key, which `ssh-keyscan -t ed25519` on that host's own console shows, and dns.zone.key_file")
+		}
+	}
+	if d.Designate {
+		ways = append(ways, "dns.designate")
+	}
+	if len(ways) > 1 {
+		v.bad("%s are declared: names are kept in one place", strings.Join(ways, " and "))
+	}
+}
+
+// hostPort adds the port to a host that comes without.
+func hostPort(text string, port int) (string, error) {
+	host, given, err := net.SplitHostPort(text)
+	if err != nil {
+		host, given = text, strconv.Itoa(port)
+	}
+	if _, err := netip.ParseAddr(host); err != nil && !domainForm.MatchString(strings.ToLower(host)) {
+		return "", fmt.Errorf("%q is no host", host)
+	}
+	if n, err := strconv.ParseUint(given, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("%q is no port", given)
+	}
+	return net.JoinHostPort(host, given), nil
 }
 
 func (v *validation) gateways(n *Networks) {

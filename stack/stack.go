@@ -33,6 +33,7 @@ type Stack struct {
 	pins    func() (*ssh.Pins, error) // one for all: two would overwrite each other's file
 	hosts   []*host                   // whose connections Close ends
 	bundle  software
+	tsigKey string
 	cluster *bootstrap.Cluster // of the last design; nil before
 
 	reaching  sync.Mutex
@@ -52,7 +53,9 @@ type Options struct {
 	State string
 	// Bundle is the file or directory that nodes' software comes from; "" is the one in the cache, fetched from upstream when it is not there.
 	Bundle string
-	Poll   time.Duration // between two looks at what changes by itself; 0 is one second
+	// TSIGKey is the key for updates of names, as [dns.ParseKey] takes it, in the place of the file that is declared.
+	TSIGKey string
+	Poll    time.Duration // between two looks at what changes by itself; 0 is one second
 }
 
 // Open prepares a stack; it asks nothing of the cloud. Close it when done.
@@ -68,7 +71,7 @@ func Open(cloud *openstack.Cloud, name string, o Options) (*Stack, error) {
 	if session.Poll = o.Poll; session.Poll == 0 {
 		session.Poll = time.Second
 	}
-	return &Stack{Name: name, session: session, local: l, admin: o.Admin, dial: o.Dial, log: o.Log, pins: sync.OnceValues(l.pins), bundle: software{local: l, named: o.Bundle},
+	return &Stack{Name: name, session: session, local: l, admin: o.Admin, dial: o.Dial, log: o.Log, tsigKey: o.TSIGKey, pins: sync.OnceValues(l.pins), bundle: software{local: l, named: o.Bundle},
 		reachable: map[*View]map[string]*host{}}, nil
 }
 

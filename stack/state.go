@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -221,6 +222,57 @@ func (l local) keepDeclaration(c Config) error {
 		return fmt.Errorf("keeping the declaration: %w", err)
 	}
 	return os.Rename(temporary, l.declarationPath())
+}
+
+func (l local) namesPath() string { return filepath.Join(l.dir, "names.yaml") }
+
+// namesPlace is where the stack's names were put: what unstack needs to find them again without a declaration.
+type namesPlace struct {
+	UUID   string `yaml:"uuid"` // of the stack
+	Domain string `yaml:"dns_domain"`
+	DNS    DNS    `yaml:"dns"`
+}
+
+// knownNames is where names were put from this machine, or nil.
+func (l local) knownNames() (*namesPlace, error) {
+	text, err := os.ReadFile(l.namesPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var p namesPlace
+	if err == nil {
+		err = yaml.Unmarshal(text, &p)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading where the names are: %w", err)
+	}
+	return &p, nil
+}
+
+// keepNames remembers where names are about to be put.
+func (l local) keepNames(p namesPlace) error {
+	text, err := yaml.Marshal(p)
+	if err == nil {
+		err = os.MkdirAll(l.dir, 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(l.namesPath()+".new", text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(l.namesPath()+".new", l.namesPath())
+	}
+	if err != nil {
+		return fmt.Errorf("remembering where the names are: %w", err)
+	}
+	return nil
+}
+
+// forgetNames is called when there are none any more.
+func (l local) forgetNames() error {
+	if err := os.Remove(l.namesPath()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // forget removes everything kept of the stack.
