@@ -73,7 +73,7 @@ func (a *app) open(ctx context.Context, name, admin string) (*openstack.Cloud, *
 	if err != nil {
 		return nil, nil, err
 	}
-	o := stack.Options{Dial: dial, Log: a.log, Poll: a.poll, Bundle: a.bundle}
+	o := stack.Options{Dial: dial, Log: a.log, Poll: a.poll, Bundle: a.bundle, TSIGKey: os.Getenv("KURYRCTL_TSIG_KEY")}
 	if admin != "" {
 		if o.Admin, _, err = a.login(ctx, admin); err != nil {
 			return nil, nil, err

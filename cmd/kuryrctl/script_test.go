@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
+	"github.com/kuryrctl/kuryrctl/internal/dnstest"
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 )
 
@@ -112,6 +113,7 @@ func TestScripts(t *testing.T) {
 func runScript(t *testing.T, file string) {
 	lab := labtest.New(t, []string{"demo", "demo-2"})
 	board := switchboard(t, lab)
+	names := dnstest.New(t, "lab.test", "mail.lab.test. 300 IN A 192.0.2.25")
 	examples, err := filepath.Abs("../../examples")
 	if err != nil {
 		t.Fatal(err)
@@ -122,6 +124,7 @@ func runScript(t *testing.T, file string) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"cloud": func(ts *testscript.TestScript, neg bool, args []string) { cloudCommand(ts, lab, neg, args) },
 			"host":  func(ts *testscript.TestScript, _ bool, args []string) { hostCommand(ts, lab, args) },
+			"names": func(ts *testscript.TestScript, neg bool, args []string) { namesCommand(ts, t, names, neg, args) },
 			"json":  jsonCommand,
 			"code":  codeCommand,
 
@@ -132,6 +135,7 @@ func runScript(t *testing.T, file string) {
 			e.Setenv("TEST_SWITCHBOARD", board)
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("EXAMPLES", examples)
+			e.Setenv("NAME_SERVER", names.Address)
 			e.Setenv("OS_CLIENT_CONFIG_FILE", lab.CloudsYAML())
 			e.Setenv("OS_CLOUD", "fake")
 			e.Setenv("KURYRCTL_TIMEOUT", "1m")       // of what would never end

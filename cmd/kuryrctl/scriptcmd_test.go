@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/kuryrctl/kuryrctl/internal/dnstest"
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 	"github.com/kuryrctl/kuryrctl/internal/sshtest"
 	"github.com/kuryrctl/kuryrctl/internal/upstreamtest"
@@ -85,6 +87,32 @@ func hostCommand(ts *testscript.TestScript, lab *labtest.Lab, args []string) {
 		h.On(args[2], sshtest.Fail(status, ""))
 	default:
 		ts.Fatalf("host has no %q", args[0])
+	}
+}
+
+// namesCommand is the name server of lab.test as scripts see it:
+//
+//	names has PATTERN       expect a record, as "name type value" (! names has: expect none)
+//	names count N           expect so many records
+//	names key FILE          write the server's TSIG key to a file
+//	names add RECORD        put a record there by another hand
+func namesCommand(ts *testscript.TestScript, t *testing.T, server *dnstest.Server, neg bool, args []string) {
+	switch verb := args[0]; verb {
+	case "has":
+		pattern := regexp.MustCompile("^" + args[1] + "$")
+		if slices.ContainsFunc(server.Records(), pattern.MatchString) == neg {
+			ts.Fatalf("has %s: %t, of\n%s", args[1], neg, strings.Join(server.Records(), "\n"))
+		}
+	case "count":
+		if all := server.Records(); fmt.Sprint(len(all)) != args[1] {
+			ts.Fatalf("%d records:\n%s", len(all), strings.Join(all, "\n"))
+		}
+	case "key":
+		ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(dnstest.Key), 0o600))
+	case "add":
+		server.Add(t, args[1])
+	default:
+		ts.Fatalf("names has no %q", verb)
 	}
 }
 

@@ -13,12 +13,14 @@ import (
 )
 
 func (a *app) newUnstackCommand() *cobra.Command {
-	var yes bool
+	var yes, keepNames bool
 	cmd := &cobra.Command{
 		Use:   "unstack NAME",
 		Short: "Remove every trace of a stack, and look again to prove it",
 		Long: `Remove every object in the cloud that has the stack's mark, whoever of its programs made it, then look again and fail if anything is
 left. It needs no lab file, no key and no living server, and works for stacks that were never finished.
+
+Names that dns sync made from this machine are removed first; those that were made from another one are removed there, or with dns remove --file.
 
 What somebody else hung on the stack's networks is not touched: it is listed, nothing is removed, and the exit code is 3.`,
 		Example: "  kuryrctl unstack demo\n  kuryrctl unstack demo --yes --progress json",
@@ -28,6 +30,7 @@ What somebody else hung on the stack's networks is not touched: it is listed, no
 	}
 	format, w := addOutput(cmd), addWork(cmd, 30*time.Minute)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVar(&keepNames, "keep-names", false, "leave the names that dns sync made, say because their server is no more")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
 		c, s, err := a.open(ctx, args[0], "")
@@ -51,10 +54,27 @@ What somebody else hung on the stack's networks is not touched: it is listed, no
 			}
 			return provision.ErrForeign
 		}
+		at, err := s.NamesAt()
+		if err != nil {
+			return err
+		}
+		switch {
+		case at != "" && keepNames:
+			a.say("its names stay, %s, and this machine will know nothing of them", at)
+		case at != "":
+			a.say("its names go first: %s", at)
+		}
 		if err := a.mayRemove(ctx, r, yes); err != nil {
 			return err
 		}
-		t, err := w.do(ctx, a, args[0], func(ctx context.Context, o stack.UpOptions) error { return s.Down(ctx, r, o) })
+		t, err := w.do(ctx, a, args[0], func(ctx context.Context, o stack.UpOptions) error {
+			if !keepNames { // first: an address that is free again may be somebody else's in the next moment
+				if _, err := s.RemoveNames(ctx); err != nil {
+					return fmt.Errorf("%w (nothing else was removed; --keep-names leaves the names as they are)", err)
+				}
+			}
+			return s.Down(ctx, r, o)
+		})
 		if w.timings && t != nil {
 			t.print(a.stderr, c.Calls())
 		}
@@ -69,10 +89,15 @@ What somebody else hung on the stack's networks is not touched: it is listed, no
 
 // mayRemove gets a person's consent. Nothing to remove needs none.
 func (a *app) mayRemove(ctx context.Context, r *stack.Removal, yes bool) error {
-	if yes || len(r.Objects) == 0 {
+	return a.consent(ctx, fmt.Sprintf("Remove these %d objects of %s?", len(r.Objects), r.Stack), yes || len(r.Objects) == 0)
+}
+
+// consent asks a person, unless the answer was given on the command line.
+func (a *app) consent(ctx context.Context, question string, yes bool) error {
+	if yes {
 		return nil
 	}
-	yes, asked := a.confirm(ctx, fmt.Sprintf("Remove these %d objects of %s?", len(r.Objects), r.Stack))
+	yes, asked := a.confirm(ctx, question)
 	switch {
 	case !asked:
 		return usageError{errors.New("removing needs --yes where nobody can be asked")}
