@@ -151,6 +151,13 @@ func (p *Pins) Node(node string) (Pin, bool) {
 	return pin.clone(), ok
 }
 
+// Nodes lists the nodes that have pins, sorted.
+func (p *Pins) Nodes() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Sorted(maps.Keys(p.nodes))
+}
+
 // Set pins a node's keys and returns once they are on disk. On error nothing is changed.
 func (p *Pins) Set(node string, pin Pin) error {
 	if err := validNode(node, pin); err != nil {

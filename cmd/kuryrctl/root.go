@@ -35,7 +35,7 @@ standard error.`,
 		root.AddCommand(cmd)
 	}
 	for _, cmd := range []*cobra.Command{a.newDoctorCommand(), a.newListCommand(), a.newShowCommand(), a.newStatusCommand(), a.newGetKeyCommand(), a.newKubeconfigCommand(), a.newSSHCommand(),
-		a.newPodsCommand(), a.newLogsCommand(), a.newDumpCommand()} {
+		a.newPodsCommand(), a.newInventoryCommand(), a.newLogsCommand(), a.newDumpCommand()} {
 		cmd.GroupID = look
 		root.AddCommand(cmd)
 	}
