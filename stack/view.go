@@ -10,7 +10,7 @@ import (
 	"github.com/kuryrctl/kuryrctl/provision"
 )
 
-// View is everything about a stack as it is in the cloud, whoever declared it. Its JSON is stable.
+// View is everything about a stack as it is in the cloud, whoever declared it. Its JSON is stable. What only [Stack.Describe] tells is marked.
 type View struct {
 	Name           string             `json:"name"`
 	UUID           string             `json:"uuid"`
@@ -19,6 +19,7 @@ type View struct {
 	Nodes          []NodeView         `json:"nodes"`
 	Networks       []NetworkView      `json:"networks"`
 	Router         string             `json:"router_id,omitempty"`
+	Gateway        *RouterView        `json:"router,omitempty"` // Describe
 	SecurityGroups []GroupView        `json:"security_groups"`
 	LoadBalancers  []LoadBalancerView `json:"load_balancers"`
 	FloatingIPs    []FloatingIPView   `json:"floating_ips"`
@@ -36,6 +37,9 @@ type NodeView struct {
 	ServerID   string `json:"server_id,omitempty"`
 	PortID     string `json:"port_id"`
 	TrunkID    string `json:"trunk_id,omitempty"`
+
+	TrunkStatus string        `json:"trunk_status,omitempty"` // Describe
+	TrunkPorts  []SubportView `json:"trunk_ports,omitempty"`  // Describe; those of pods first
 }
 
 // NetworkView is a network with its subnet.
@@ -61,6 +65,8 @@ type LoadBalancerView struct {
 	Provider string `json:"provider"`
 	Status   string `json:"provisioning_status"`
 	Health   string `json:"operating_status"`
+
+	Listeners []ListenerView `json:"listeners,omitempty"` // Describe
 }
 
 // FloatingIPView is a public address and the port it leads to.
@@ -68,6 +74,10 @@ type FloatingIPView struct {
 	Address string `json:"address"`
 	ID      string `json:"id"`
 	PortID  string `json:"port_id,omitempty"`
+
+	Status  string `json:"status,omitempty"`        // Describe
+	FixedIP string `json:"fixed_address,omitempty"` // Describe; the address it stands for
+	LeadsTo string `json:"leads_to,omitempty"`      // Describe; name of the node, pod or load balancer, if it is one of the stack's
 }
 
 // Show looks at the cloud. [provision.NotThere] says that there is no such stack.
@@ -119,10 +129,10 @@ func (s *Stack) view() *View {
 		v.SecurityGroups = append(v.SecurityGroups, GroupView{g.Name, g.ID})
 	}
 	for _, l := range i.LoadBalancers {
-		v.LoadBalancers = append(v.LoadBalancers, LoadBalancerView{l.Name, l.ID, l.VipAddress, l.Provider, l.ProvisioningStatus, l.OperatingStatus})
+		v.LoadBalancers = append(v.LoadBalancers, LoadBalancerView{Name: l.Name, ID: l.ID, VIP: l.VipAddress, Provider: l.Provider, Status: l.ProvisioningStatus, Health: l.OperatingStatus})
 	}
 	for _, f := range i.FloatingIPs {
-		v.FloatingIPs = append(v.FloatingIPs, FloatingIPView{f.FloatingIP, f.ID, f.PortID})
+		v.FloatingIPs = append(v.FloatingIPs, FloatingIPView{Address: f.FloatingIP, ID: f.ID, PortID: f.PortID})
 	}
 	slices.SortFunc(v.Networks, func(a, b NetworkView) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(v.SecurityGroups, func(a, b GroupView) int { return cmp.Compare(a.Name, b.Name) })
