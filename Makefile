@@ -66,6 +66,7 @@ fuzz: ## each fuzz target for half a minute
 	$(GO) test ./nodeagent/cni -run '^$$' -fuzz FuzzConf -fuzztime 30s
 	$(GO) test ./nodeagent/cni -run '^$$' -fuzz FuzzArgs -fuzztime 30s
 	$(GO) test ./nodeagent/daemon -run '^$$' -fuzz FuzzJournal -fuzztime 30s
+	$(GO) test ./nodeagent/controller -run '^$$' -fuzz FuzzAnnotations -fuzztime 30s
 
 clean: ## remove what was built here; the lab cloud is removed with `kuryrctl cloud destroy`
 	rm -rf bin bootstrap/payload/dist/*.gz

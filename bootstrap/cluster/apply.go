@@ -27,6 +27,8 @@ var resources = map[string]string{
 	"rbac.authorization.k8s.io/v1 RoleBinding":                         "rolebindings",
 	"admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy":        "validatingadmissionpolicies",
 	"admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
+	"admissionregistration.k8s.io/v1 MutatingAdmissionPolicy":          "mutatingadmissionpolicies",
+	"admissionregistration.k8s.io/v1 MutatingAdmissionPolicyBinding":   "mutatingadmissionpolicybindings",
 }
 
 // Apply makes the cluster have the objects of a manifest (YAML documents), by server-side apply: fields of others stay as they are.

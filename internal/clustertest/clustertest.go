@@ -52,6 +52,7 @@ type Server struct {
 	unready   []string
 	nodes     []corev1.Node
 	pods      []corev1.Pod
+	spaces    map[string]corev1.Namespace
 	secrets   []corev1.Secret
 	budgets   []Budget
 	evictions []policyv1.Eviction
@@ -74,7 +75,7 @@ type Budget struct {
 // New starts an empty cluster of version v1.37.1, which ends with the test. Its certificate carries these addresses too.
 func New(t testing.TB, addresses ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, version: "v1.37.1", endAfter: 1, shown: map[types.UID]int{}, shelf: shelf{objects: map[string]map[string]any{}},
+	s := &Server{t: t, version: "v1.37.1", endAfter: 1, shown: map[types.UID]int{}, spaces: map[string]corev1.Namespace{}, shelf: shelf{objects: map[string]map[string]any{}},
 		history: history{closing: make(chan struct{})}}
 	ca, caKey := certificate(t, nil, nil, pkix.Name{CommonName: "kubernetes"})
 	server, serverKey := certificate(t, ca, caKey, pkix.Name{CommonName: "kube-apiserver"}, addresses...)
@@ -177,6 +178,35 @@ func (s *Server) AddNode(n corev1.Node) {
 		}
 		s.nodeHappens("ADDED", &n)
 		s.nodes = append(s.nodes, n)
+	})
+}
+
+// SetNamespace makes a namespace be as given. Those that pods are in need not be there.
+func (s *Server) SetNamespace(n corev1.Namespace) {
+	s.locked(func() {
+		what := "ADDED"
+		if _, ok := s.spaces[n.Name]; ok {
+			what = "MODIFIED"
+		}
+		n.ResourceVersion, n.TypeMeta = s.upcoming(), kind("v1", "Namespace")
+		s.spaces[n.Name] = n
+		s.happen("/api/v1/namespaces", n.Name, what, n, map[string]string{"metadata.name": n.Name})
+	})
+}
+
+// EditNode changes a node behind the clients' backs, as its kubelet or a person does.
+func (s *Server) EditNode(name string, f func(*corev1.Node)) {
+	s.t.Helper()
+	s.locked(func() {
+		i := s.nodeAt(name)
+		if i < 0 {
+			s.t.Errorf("clustertest: there is no node %s", name)
+			return
+		}
+		n := s.nodes[i].DeepCopy()
+		f(n)
+		s.nodeHappens("MODIFIED", n)
+		s.nodes[i] = *n
 	})
 }
 
@@ -290,7 +320,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.readyz(w)
 	case r.URL.Path == "/version":
 		reply(w, 200, map[string]string{"major": "1", "minor": "37", "gitVersion": s.version})
-	case path[0] == "nodes" && len(path) <= 2:
+	case path[0] == "nodes" && len(path) <= 3:
 		s.serveNodes(w, r, path[1:])
 	case r.URL.Path == "/api/v1/events" && r.Method == http.MethodGet:
 		reply(w, 200, corev1.EventList{TypeMeta: kind("v1", "EventList")})
@@ -341,6 +371,10 @@ func (s *Server) serveNodes(w http.ResponseWriter, r *http.Request, name []strin
 		return
 	}
 	i := s.nodeAt(name[0])
+	if len(name) == 2 && (name[1] != "status" || r.Method != http.MethodPatch) {
+		s.unknown(w, r)
+		return
+	}
 	if i < 0 {
 		refuse(w, notFound("nodes", name[0]))
 		return
@@ -352,11 +386,21 @@ func (s *Server) serveNodes(w http.ResponseWriter, r *http.Request, name []strin
 		s.nodeHappens("DELETED", &s.nodes[i])
 		s.nodes = slices.Delete(s.nodes, i, i+1)
 	case r.Method == http.MethodPatch && r.Header.Get("Content-Type") == string(types.MergePatchType):
-		if !s.read(w, r, &s.nodes[i]) { // good enough a merge for what has no lists in it
+		var patch, o map[string]any
+		if !s.read(w, r, &patch) {
 			return
 		}
-		s.nodeHappens("MODIFIED", &s.nodes[i])
-		n = s.nodes[i]
+		for field := range patch {
+			if len(name) == 1 && field == "status" || len(name) == 2 && field != "status" {
+				delete(patch, field) // each of the two paths changes its own half
+			}
+		}
+		s.recode(n, &o)
+		merge(o, patch)
+		n = corev1.Node{}
+		s.recode(o, &n)
+		s.nodeHappens("MODIFIED", &n)
+		s.nodes[i] = n
 	default:
 		s.unknown(w, r)
 		return

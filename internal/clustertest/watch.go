@@ -408,13 +408,16 @@ func (s *Server) selector(r *http.Request) func(map[string]string) bool {
 	}
 }
 
+// core are the collections of the core group that can be watched, with the kinds in them.
+var core = map[string]string{"/api/v1/nodes": "Node", "/api/v1/pods": "Pod", "/api/v1/namespaces": "Namespace"}
+
 // watches tells whether r is a watch of what can be watched.
 func watches(r *http.Request) bool {
 	if r.Method != http.MethodGet || r.URL.Query().Get("watch") != "true" && r.URL.Query().Get("watch") != "1" {
 		return false
 	}
 	_, rest, ok := place(r.URL.Path)
-	return r.URL.Path == "/api/v1/nodes" || r.URL.Path == "/api/v1/pods" || ok && rest == ""
+	return core[r.URL.Path] != "" || ok && rest == ""
 }
 
 // serveWatch streams what happens after a version, or, where the client asks for it, what there is, a bookmark, and then that. What
@@ -497,10 +500,8 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request) {
 
 // bookmark ends what was there when the watch began. Its kind is that of what is watched, or the client cannot read it.
 func bookmark(r *http.Request, version int) string {
-	group, kind := "v1", "Node"
-	if r.URL.Path == "/api/v1/pods" {
-		kind = "Pod"
-	} else if collection, _, ok := place(r.URL.Path); ok {
+	group, kind := "v1", core[r.URL.Path]
+	if collection, _, ok := place(r.URL.Path); ok {
 		group, kind = collection[:strings.LastIndex(collection, "/")], kept[collection].kind
 	}
 	return fmt.Sprintf(`{"apiVersion":%q,"kind":%q,"metadata":{"resourceVersion":"%d","annotations":{"k8s.io/initial-events-end":"true"}}}`, group, kind, max(version, 1))

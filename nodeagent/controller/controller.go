@@ -16,6 +16,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -68,19 +70,20 @@ type Controller struct {
 	kube  kubernetes.Interface
 	pools rest.Interface
 
-	nodeStore, poolStore cache.Store
-	podStore             cache.Indexer
-	informers            []cache.Controller
+	nodeStore, namespaceStore, poolStore cache.Store
+	podStore                             cache.Indexer
+	informers                            []cache.Controller
 
 	queue workqueue.TypedDelayingInterface[string]
 
 	working sync.Mutex // held while leading
 
-	mu      sync.Mutex
-	elector *leaderelection.LeaderElector // of the present attempt
-	network *subport.Network              // while leading
-	nodes   map[string]*node              // while leading
-	count   counters
+	mu         sync.Mutex
+	elector    *leaderelection.LeaderElector // of the present attempt
+	network    *subport.Network              // while leading
+	nodes      map[string]*node              // while leading
+	complaints map[string]string             // while leading: values of annotations that an Event was written about
+	count      counters
 }
 
 // sweep is the key of the pass over everything at once: it cannot be a node's name.
@@ -221,7 +224,7 @@ func (c *Controller) lead(ctx context.Context) {
 		return
 	}
 	c.mu.Lock()
-	c.network, c.nodes = network, map[string]*node{}
+	c.network, c.nodes, c.complaints = network, map[string]*node{}, map[string]string{}
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
@@ -334,9 +337,18 @@ func (c *Controller) watch() {
 		}
 		return cache.ResourceEventHandlerFuncs{AddFunc: add, DeleteFunc: add, UpdateFunc: func(was, is any) {
 			// Nodes report every few seconds that they are there, which is nothing to us.
-			if _, ok := is.(*corev1.Node); !ok {
-				add(is)
+			switch is := is.(type) {
+			case *corev1.Node:
+				was := was.(*corev1.Node)
+				if maps.Equal(was.Annotations, is.Annotations) && amount(was.Status.Capacity) == amount(is.Status.Capacity) && amount(was.Status.Allocatable) == amount(is.Status.Allocatable) {
+					return
+				}
+			case *corev1.Namespace:
+				if maps.Equal(was.(*corev1.Namespace).Annotations, is.Annotations) {
+					return
+				}
 			}
+			add(is)
 		}}
 	}
 	core := c.kube.CoreV1().RESTClient()
@@ -355,9 +367,19 @@ func (c *Controller) watch() {
 		ObjectType: &corev1.Pod{},
 		Handler:    on(func(o any) []string { return []string{o.(*corev1.Pod).Spec.NodeName} }),
 		Transform:  strip,
-		Indexers:   cache.Indexers{byNode: func(o any) ([]string, error) { return []string{o.(*corev1.Pod).Spec.NodeName}, nil }},
+		Indexers: cache.Indexers{
+			byNode:               func(o any) ([]string, error) { return []string{o.(*corev1.Pod).Spec.NodeName}, nil },
+			cache.NamespaceIndex: cache.MetaNamespaceIndexFunc,
+		},
 	})
 	c.podStore = store.(cache.Indexer)
+	c.informers = append(c.informers, informer)
+	c.namespaceStore, informer = cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewFilteredListWatchFromClient(core, "namespaces", "", func(*metav1.ListOptions) {}),
+		ObjectType:    &corev1.Namespace{},
+		Handler:       on(func(o any) []string { return c.nodesOf(o.(*corev1.Namespace).Name) }),
+		Transform:     strip,
+	})
 	c.informers = append(c.informers, informer)
 	c.poolStore, informer = cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.NewFilteredListWatchFromClient(c.pools, vif.Resource, "", func(*metav1.ListOptions) {}),
@@ -366,6 +388,16 @@ func (c *Controller) watch() {
 		Transform:     strip,
 	})
 	c.informers = append(c.informers, informer)
+}
+
+// nodesOf are the nodes with pods of a namespace.
+func (c *Controller) nodesOf(namespace string) []string {
+	pods, _ := c.podStore.ByIndex(cache.NamespaceIndex, namespace) // the index is there
+	nodes := map[string]bool{}
+	for _, p := range pods {
+		nodes[p.(*corev1.Pod).Spec.NodeName] = true
+	}
+	return slices.Collect(maps.Keys(nodes))
 }
 
 const (
@@ -378,7 +410,9 @@ const (
 func strip(o any) (any, error) {
 	switch o := o.(type) {
 	case *corev1.Node:
-		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion}}, nil
+		return &corev1.Node{ObjectMeta: stripped(o.ObjectMeta), Status: corev1.NodeStatus{Capacity: only(o.Status.Capacity), Allocatable: only(o.Status.Allocatable)}}, nil
+	case *corev1.Namespace:
+		return &corev1.Namespace{ObjectMeta: stripped(o.ObjectMeta)}, nil
 	case *vif.SubportPool:
 		o.ManagedFields = nil
 	case *corev1.Pod:

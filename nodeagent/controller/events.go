@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,7 +14,7 @@ import (
 // Reason is why an Event was written. docs/events.md says what to do about each.
 type Reason string
 
-// The reasons there are. All Events are about a SubportPool.
+// The reasons there are. Events are about a SubportPool where docs/events.md says nothing else.
 const (
 	PoolFilled     Reason = "PoolFilled"
 	PoolAtMax      Reason = "PoolAtMax"
@@ -22,6 +23,7 @@ const (
 	CloudError     Reason = "CloudError"
 	NoTrunk        Reason = "NoTrunk"
 	SubportRevived Reason = "SubportRevived"
+	BadSetting     Reason = "BadSetting"
 )
 
 // reasons are those with the type of their Events.
@@ -33,11 +35,12 @@ var reasons = map[Reason]string{
 	CloudError:     corev1.EventTypeWarning,
 	NoTrunk:        corev1.EventTypeWarning,
 	SubportRevived: corev1.EventTypeWarning,
+	BadSetting:     corev1.EventTypeWarning,
 }
 
 // event writes an Event. They are written when something begins or changes and not while it lasts, so they are few; one that cannot be
 // written is only logged.
-func (c *Controller) event(ctx context.Context, pool *vif.SubportPool, reason Reason, note string) {
+func (c *Controller) event(ctx context.Context, about corev1.ObjectReference, reason Reason, note string) {
 	if c.mayWrite() != nil {
 		return
 	}
@@ -46,7 +49,7 @@ func (c *Controller) event(ctx context.Context, pool *vif.SubportPool, reason Re
 		note = note[:most]
 	}
 	e := &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, GenerateName: pool.Name + "-"},
+		ObjectMeta:          metav1.ObjectMeta{Namespace: cmp.Or(about.Namespace, metav1.NamespaceDefault), GenerateName: about.Name + "-"},
 		EventTime:           metav1.NowMicro(),
 		ReportingController: vif.Group + "/controller",
 		ReportingInstance:   c.o.Identity,
@@ -54,9 +57,14 @@ func (c *Controller) event(ctx context.Context, pool *vif.SubportPool, reason Re
 		Reason:              string(reason),
 		Type:                reasons[reason],
 		Note:                note,
-		Regarding:           corev1.ObjectReference{APIVersion: typeMeta.APIVersion, Kind: vif.Kind, Name: pool.Name, UID: pool.UID},
+		Regarding:           about,
 	}
 	if _, err := c.kube.EventsV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{}); err != nil {
 		c.o.Log.Warn("writing an event", "reason", reason, "error", err)
 	}
+}
+
+// about is a pool as Events refer to it.
+func about(p *vif.SubportPool) corev1.ObjectReference {
+	return corev1.ObjectReference{APIVersion: typeMeta.APIVersion, Kind: vif.Kind, Name: p.Name, UID: p.UID}
 }

@@ -55,7 +55,7 @@ func (c *Controller) Handler() http.Handler {
 func (c *Controller) readyz(w http.ResponseWriter, _ *http.Request) {
 	for i, informer := range c.informers {
 		if !informer.HasSynced() {
-			http.Error(w, []string{"nodes", "pods", "subport pools"}[i]+" are not known yet", http.StatusServiceUnavailable)
+			http.Error(w, []string{"nodes", "pods", "namespaces", "subport pools"}[i]+" are not known yet", http.StatusServiceUnavailable)
 			return
 		}
 	}

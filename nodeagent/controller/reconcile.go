@@ -23,12 +23,13 @@ import (
 
 // node is what one term of leadership knows of one node. The queue gives a node to one worker at a time, so it needs no lock.
 type node struct {
-	trunk *subport.Trunk
-	last  *vif.SubportPool // as the API server returned it last
-	idle  time.Time        // since when more is free than is wanted; zero when there is not
-	fails int              // passes that failed, one after the other
-	pause time.Time        // nothing is tried before
-	alarm Reason           // of the last Event that told of something wrong, until all is well again
+	trunk   *subport.Trunk
+	last    *vif.SubportPool // as the API server returned it last
+	offered uint64           // version of the node when its subports were told last
+	idle    time.Time        // since when more is free than is wanted; zero when there is not
+	fails   int              // passes that failed, one after the other
+	pause   time.Time        // nothing is tried before
+	alarm   Reason           // of the last Event that told of something wrong, until all is well again
 }
 
 // soon is when what goes on is looked at again.
@@ -76,8 +77,10 @@ func (c *Controller) pool(ctx context.Context, n *node, name string) (*vif.Subpo
 }
 
 // version reads a resource version, which may be compared within one kind of object.
-func version(p *vif.SubportPool) uint64 {
-	v, _ := strconv.ParseUint(p.ResourceVersion, 10, 64)
+func version(p *vif.SubportPool) uint64 { return parseVersion(p.ResourceVersion) }
+
+func parseVersion(text string) uint64 {
+	v, _ := strconv.ParseUint(text, 10, 64)
 	return v
 }
 
@@ -117,15 +120,18 @@ func (c *Controller) reconcile(ctx context.Context, n *node, name string) (time.
 		return 0, err
 	case !exists:
 		return 0, c.dismiss(ctx, n, name, pool, has)
-	case !has && pool != nil:
-		return 0, c.tell(ctx, n, pool, verdict{noTrunk: true})
 	case !has:
-		return 0, nil
+		err := c.offer(ctx, n, name, 0)
+		if pool != nil {
+			err = errors.Join(err, c.tell(ctx, n, pool, verdict{noTrunk: true}))
+		}
+		return 0, err
 	}
-	w := c.want(n, name, pool)
+	s := c.settings(ctx, name)
+	w := c.want(n, s, name, pool)
 	r, err := n.trunk.Reconcile(ctx, w)
 	c.count.add(c, "reconciles_total")
-	fresh := vif.SubportPoolSpec{Trunk: n.trunk.ID(), ParentMAC: n.trunk.ParentMAC(), Min: c.o.Min, Max: c.o.Max, Batch: c.o.Batch, Subports: r.Subports}
+	fresh := vif.SubportPoolSpec{Trunk: n.trunk.ID(), ParentMAC: n.trunk.ParentMAC(), Min: s.min, Max: s.max, Batch: s.batch, Subports: r.Subports}
 	if fresh.Subports == nil {
 		fresh.Subports = []vif.Subport{}
 	}
@@ -142,16 +148,19 @@ func (c *Controller) reconcile(ctx context.Context, n *node, name string) (time.
 		n.idle = time.Now()
 	}
 	for _, port := range r.Revived {
-		c.event(ctx, pool, SubportRevived, fmt.Sprintf("port %s stayed down and was attached anew", port))
+		c.event(ctx, about(pool), SubportRevived, fmt.Sprintf("port %s stayed down and was attached anew", port))
 	}
 	c.count.node(c, name, r)
-	if told := c.tell(ctx, n, pool, verdict{err: err, result: &r, full: len(r.Subports) >= c.o.Max}); told != nil || err != nil {
+	if told := c.tell(ctx, n, pool, verdict{err: err, result: &r, full: len(r.Subports) >= s.max}); told != nil || err != nil {
 		return 0, errors.Join(err, told)
+	}
+	if err := c.offer(ctx, n, name, s.max); err != nil {
+		return 0, err
 	}
 	if r.Again {
 		return soon, nil
 	}
-	return c.decorate(ctx, n, pool, r)
+	return c.decorate(ctx, n, s, pool, r)
 }
 
 // dismiss removes what is left of a node that is gone.
@@ -178,8 +187,8 @@ func (c *Controller) dismiss(ctx context.Context, n *node, name string, pool *vi
 }
 
 // want says what is wanted of a node's trunk.
-func (c *Controller) want(n *node, name string, pool *vif.SubportPool) subport.Want {
-	w := subport.Want{Min: c.o.Min, Max: c.o.Max, Batch: c.o.Batch, New: pool == nil, Allocated: map[string]bool{}, Released: map[string]bool{}}
+func (c *Controller) want(n *node, s settings, name string, pool *vif.SubportPool) subport.Want {
+	w := subport.Want{Min: s.min, Max: s.max, Batch: s.batch, New: pool == nil, Allocated: map[string]bool{}, Released: map[string]bool{}}
 	has := map[string]bool{}
 	if pool != nil {
 		w.Published = pool.Spec.Subports
@@ -195,7 +204,7 @@ func (c *Controller) want(n *node, name string, pool *vif.SubportPool) subport.W
 			w.Pods++
 		}
 	}
-	w.Shrink = !n.idle.IsZero() && time.Since(n.idle) >= c.o.TTL
+	w.Shrink = !n.idle.IsZero() && time.Since(n.idle) >= s.ttl
 	return w
 }
 
@@ -271,7 +280,7 @@ func (v verdict) conditions() []metav1.Condition {
 	case v.result.Free >= v.result.Wanted:
 		ready.Status, ready.Reason = metav1.ConditionTrue, string(PoolFilled)
 	case v.full:
-		ready.Reason, ready.Message = string(PoolAtMax), "the node has as many subports as it may have (-max)"
+		ready.Reason, ready.Message = string(PoolAtMax), "the node has as many subports as it may have ("+annotationMax+")"
 	default:
 		ready.Reason, ready.Message = "Filling", "subports are being made"
 	}
@@ -319,19 +328,19 @@ func (c *Controller) tell(ctx context.Context, n *node, pool *vif.SubportPool, v
 	switch kind, known := reasons[reason]; {
 	case known && kind == corev1.EventTypeWarning && reason != n.alarm:
 		n.alarm = reason
-		c.event(ctx, pool, reason, now.Message)
+		c.event(ctx, about(pool), reason, now.Message)
 	case reason == PoolFilled && (n.alarm != "" || was == nil || reasons[Reason(was.Reason)] == corev1.EventTypeWarning):
 		n.alarm = ""
-		c.event(ctx, pool, reason, "the node has as many free subports as it should")
+		c.event(ctx, about(pool), reason, "the node has as many free subports as it should")
 	}
 	return nil
 }
 
 // decorate does what people like to see and nothing waits for: ports are named for their pods, and pods told their ports.
-func (c *Controller) decorate(ctx context.Context, n *node, pool *vif.SubportPool, r subport.Result) (time.Duration, error) {
+func (c *Controller) decorate(ctx context.Context, n *node, s settings, pool *vif.SubportPool, r subport.Result) (time.Duration, error) {
 	again := r.Check
 	if !n.idle.IsZero() {
-		again = min(cmp.Or(again, c.o.TTL), max(c.o.TTL-time.Since(n.idle), soon))
+		again = min(cmp.Or(again, s.ttl), max(s.ttl-time.Since(n.idle), soon))
 	}
 	wanted := map[string]string{}
 	for _, s := range r.Subports {
