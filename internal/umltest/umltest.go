@@ -1,7 +1,8 @@
 // Package umltest runs a test binary as the first process of a kernel of its own: the user-mode Linux that the lab's servers run on. It is
-// for tests of what this machine's kernel may lack, 802.1Q above all, and of what would disturb it.
+// for tests of what this machine's kernel may lack, 802.1Q above all, and of what would disturb it. What in turn that kernel lacks, NAT
+// above all, is tested in this machine's kernel, in a network of its own: that is Network.
 //
-// It owns the boot and the exit code. It refuses to build or fetch anything: kernel, modules and the C library it needs are those in the
+// It owns the boot and the exit code. It refuses to fetch anything: kernel, modules and what the tests find in /usr are those in the
 // lab's cache, and without them the tests fail. It leaves nothing behind, not even when it is killed.
 package umltest
 
@@ -29,12 +30,50 @@ const (
 	stage    = "umltest"             // in the environment: "mount" between this machine and the guest, "guest" in the guest
 	verdict  = "umltest: exit code " // the guest's last word
 	longest  = 5 * time.Minute
-	memoryMB = 256
+	memoryMB = 384
+	programs = "/usr/sbin:/usr/bin"
 )
 
-// Main is what TestMain does: m's tests run in a guest that has loaded these kernel modules. The binary must be static. Main does not
-// return.
-func Main(m *testing.M, modules ...string) {
+// Machine is what tests find beside themselves. Everywhere there are the lab's programs in /usr, and memory in /run.
+type Machine struct {
+	Modules  []string  // of the guest's kernel
+	Programs []Program // in /run/guest/bin
+}
+
+// Bin is where the programs of a Machine are.
+const Bin = "/run/guest/bin"
+
+// Program is a Go program, built for the tests and called after its package.
+type Program struct {
+	Dir     string // of a module that has the package, relative to that of the test
+	Package string
+}
+
+// Network is what TestMain does: m's tests run in this machine's kernel, in namespaces of their own for network and mounts. The binary
+// must be static. Network does not return.
+func Network(m *testing.M, machine Machine) {
+	if os.Getenv(stage) != "network" {
+		start(machine, "network", syscall.CLONE_NEWNET|syscall.CLONE_NEWNS|syscall.CLONE_NEWPID)
+	}
+	if err := mount(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+		fmt.Println("umltest:", err)
+		os.Exit(1)
+	}
+	os.Args = append(os.Args[:1], os.Args[4:]...)
+	err := os.Setenv("PATH", programs)
+	if err == nil {
+		err = os.Unsetenv(stage)
+	}
+	if err != nil {
+		fmt.Println("umltest:", err)
+		os.Exit(1)
+	}
+	fmt.Printf("\n%s%d\n", verdict, m.Run())
+	os.Exit(0)
+}
+
+// Main is what TestMain does: m's tests run in a guest. The binary must be static. Main does not return.
+func Main(m *testing.M, machine Machine) {
 	switch os.Getenv(stage) {
 	case "guest":
 		code, err := guest(m)
@@ -46,24 +85,33 @@ func Main(m *testing.M, modules ...string) {
 		unix.Sync()
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) // there is nobody left to tell
 	case "mount":
-		fmt.Println("umltest:", mount(os.Args[1], os.Args[2], os.Args[3], os.Args[4:]))
-	default:
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		ctx, cancel := context.WithTimeout(ctx, longest)
-		defer cancel()
-		code, err := run(ctx, modules, os.Args[1:])
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "umltest:", err)
-			code = 1
+		err := mount(os.Args[1], os.Args[2], os.Args[3])
+		if err == nil {
+			err = boot(os.Args[4:])
 		}
-		os.Exit(code)
+		fmt.Println("umltest:", err)
+	default:
+		start(machine, "mount", syscall.CLONE_NEWNS|syscall.CLONE_NEWPID)
 	}
 	os.Exit(1)
 }
 
-// run boots a guest and returns the exit code of the tests in it.
-func run(ctx context.Context, modules, args []string) (int, error) {
+// start runs this binary's next stage in new namespaces, and exits as the tests do.
+func start(machine Machine, next string, namespaces uintptr) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	code, err := run(ctx, machine, next, namespaces, os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "umltest:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// run returns the exit code of the tests in the next stage.
+func run(ctx context.Context, machine Machine, next string, namespaces uintptr, args []string) (int, error) {
 	if os.Geteuid() != 0 {
 		return 0, errors.New("a kernel of its own needs root here, for mounts that nobody else sees")
 	}
@@ -84,8 +132,15 @@ func run(ctx context.Context, modules, args []string) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	if err := furnish(dir, self, kernel, modules); err != nil {
+	if err := furnish(dir, self, kernel, machine.Modules); err != nil {
 		return 0, fmt.Errorf("making the guest's root: %w", err)
+	}
+	for _, p := range machine.Programs {
+		build := exec.CommandContext(ctx, "go", "build", "-C", p.Dir, "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "bin")+"/", p.Package)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("building %s: %w: %s", p.Package, err, out)
+		}
 	}
 	args = slices.DeleteFunc(slices.Clone(args), func(a string) bool {
 		return strings.HasPrefix(a, "-test.testlogfile") || strings.HasPrefix(a, "-test.outputdir") // files of this machine
@@ -94,8 +149,8 @@ func run(ctx context.Context, modules, args []string) (int, error) {
 		return 0, fmt.Errorf("passing %q to the tests: a kernel's command line has no quotes", args[i])
 	}
 	cmd := exec.CommandContext(ctx, self, append([]string{kernel, root, dir}, args...)...)
-	cmd.Env = append(os.Environ(), stage+"=mount")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL} // its end is everybody's
+	cmd.Env = append(os.Environ(), stage+"="+next)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Pdeathsig: syscall.SIGKILL} // its end is everybody's
 	cmd.Stderr = os.Stderr
 	console, err := cmd.StdoutPipe()
 	if err != nil {
@@ -154,8 +209,13 @@ func cached(pattern, holds string) (dir string, err error) {
 
 // furnish makes the guest's root directory: this binary, the modules and what they need in the order to load them, and mount points.
 func furnish(dir, self, kernel string, modules []string) error {
-	for _, d := range []string{"modules", "proc", "sys", "dev", "tmp", "run", "var", "root"} {
+	for _, d := range []string{"modules", "bin", "proc", "sys", "dev", "tmp", "run", "var", "root", "usr", "etc"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, l := range []string{"lib", "lib64", "sbin"} {
+		if err := os.Symlink("usr/"+l, filepath.Join(dir, l)); err != nil {
 			return err
 		}
 	}
@@ -206,8 +266,8 @@ func copyFile(to, from string) (err error) {
 	return err
 }
 
-// mount puts the kernel where the C library is that it was built for, and becomes it. Nobody else sees the mounts.
-func mount(kernel, root, dir string, args []string) error {
+// mount goes where the lab's programs are and the C library that the kernel was built for. Nobody else sees the mounts.
+func mount(kernel, root, dir string) error {
 	const at = "/mnt"
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("keeping mounts to itself: %w", err)
@@ -233,9 +293,11 @@ func mount(kernel, root, dir string, args []string) error {
 	if err := unix.Chroot(at); err != nil {
 		return fmt.Errorf("entering the lab's root: %w", err)
 	}
-	if err := os.Chdir("/"); err != nil {
-		return err
-	}
+	return os.Chdir("/")
+}
+
+// boot becomes the kernel.
+func boot(args []string) error {
 	argv := []string{"linux.uml", fmt.Sprintf("mem=%dM", memoryMB), "uml_dir=/run/uml", "rootfstype=hostfs", "rootflags=/run/guest", "rw", "init=/test",
 		"con=null", "con0=null,fd:1", "seccomp=on", "random.trust_cpu=on", "panic=-1", "quiet", stage + "=guest", "--"}
 	if err := os.Mkdir("/run/uml", 0o700); err != nil {
@@ -249,6 +311,17 @@ func guest(m *testing.M) (int, error) {
 	for to, kind := range map[string]string{"/proc": "proc", "/sys": "sysfs", "/tmp": "tmpfs", "/run": "tmpfs", "/var": "tmpfs"} {
 		if err := unix.Mount(kind, to, kind, 0, ""); err != nil {
 			return 0, fmt.Errorf("mounting %s: %w", to, err)
+		}
+	}
+	if err := os.MkdirAll(Bin, 0o755); err != nil {
+		return 0, err
+	}
+	if err := unix.Mount("/bin", Bin, "", unix.MS_BIND, ""); err != nil {
+		return 0, fmt.Errorf("mounting %s: %w", Bin, err)
+	}
+	for _, dir := range []string{"/usr", "/etc"} { // of where the kernel's own process is
+		if err := unix.Mount("lab", dir, "hostfs", unix.MS_RDONLY, dir); err != nil {
+			return 0, fmt.Errorf("mounting %s: %w", dir, err)
 		}
 	}
 	modules, err := filepath.Glob("/modules/*.ko")
@@ -265,7 +338,7 @@ func guest(m *testing.M) (int, error) {
 		}
 		f.Close()
 	}
-	if err := os.Setenv("PATH", "/"); err != nil {
+	if err := os.Setenv("PATH", programs); err != nil {
 		return 0, err
 	}
 	return m.Run(), nil

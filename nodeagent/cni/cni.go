@@ -1,6 +1,7 @@
 // Package cni is the CNI plugin: it asks the node's daemon which subport a pod has, and makes, checks and removes the pod's interface.
 //
-// It owns what CNI says: the configuration on standard input, CNI_ARGS, results and error codes. It refuses to know Kubernetes and
+// It owns what CNI says: the configuration on standard input, CNI_ARGS, results and error codes; and it is its own bandwidth plugin, since the
+// usual one knows interfaces with a peer on the host only. It refuses to know Kubernetes and
 // OpenStack, and to need the daemon when a pod goes away: then it leaves word on disk.
 package cni
 
@@ -70,6 +71,14 @@ type conf struct {
 	Socket string `json:"socket"` // of the daemon
 	State  string `json:"state"`  // directory of the daemon
 	Refuse string `json:"refuse"` // why this node has no pods of ours: a sentence; it has no daemon either
+
+	// What a runtime adds for the capability "bandwidth". Its bursts are not heeded: runtimes of Kubernetes give half a gigabyte, which is no limit.
+	RuntimeConfig struct {
+		Bandwidth struct {
+			IngressRate uint64 `json:"ingressRate"` // bits per second, zero for no limit; received by the pod
+			EgressRate  uint64 `json:"egressRate"`
+		} `json:"bandwidth"`
+	} `json:"runtimeConfig"`
 }
 
 func parseConf(stdin []byte) (c conf, err error) {
@@ -135,7 +144,12 @@ func add(c conf, a *skel.CmdArgs, stdout io.Writer) error {
 	if err != nil {
 		return tell(err)
 	}
-	if err := link.Attach(added.Interface, place(a), added.Stale); err != nil {
+	err = link.Attach(added.Interface, place(a), added.Stale)
+	if err == nil {
+		limit := c.RuntimeConfig.Bandwidth
+		err = link.Limit(place(a), link.Limits{Ingress: limit.IngressRate, Egress: limit.EgressRate})
+	}
+	if err != nil {
 		// The runtime will send DEL, or a new sandbox's ADD; the subport need not wait for either.
 		if gone := link.Detach(place(a)); gone == nil {
 			err = errors.Join(err, giveBack(c, daemon, request.Attachment))

@@ -20,7 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/rest"
@@ -31,16 +30,18 @@ import (
 	"github.com/kuryrctl/kuryrctl/nodeagent/vif"
 )
 
-// asPlugin makes the test binary the plugin, which is a process of its own.
-const asPlugin = "KURYR_TEST_PLUGIN"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asPlugin) != "" {
-		skel.PluginMainFuncs(Funcs(os.Stdout), Versions(), "test")
-		os.Exit(0)
-	}
-	umltest.Main(m, "8021q", "dummy")
+	umltest.Main(m, umltest.Machine{
+		Modules: []string{"8021q", "dummy", "sch_tbf", "sch_ingress", "cls_matchall", "act_police"},
+		Programs: []umltest.Program{
+			{Dir: "../..", Package: "github.com/kuryrctl/kuryrctl/cmd/kuryr-cni"},
+			{Dir: "../../bootstrap/bundle/runtime", Package: "github.com/containernetworking/plugins/plugins/meta/portmap"},
+		},
+	})
 }
+
+// plugin is the program, as nodes have it.
+const plugin = umltest.Bin + "/kuryr-cni"
 
 // node is this kernel as a worker whose API server is away: it lives on the copy of its pool.
 type node struct {
@@ -155,8 +156,8 @@ func (n *node) call(command, version string, s sandbox, more ...string) (result 
 	}
 	stdin, err := json.Marshal(conf)
 	n.must(err)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{asPlugin + "=1", "CNI_COMMAND=" + command, "CNI_CONTAINERID=" + s.container, "CNI_NETNS=" + s.netns, "CNI_IFNAME=eth0", "CNI_PATH=/",
+	cmd := exec.Command(plugin)
+	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + s.container, "CNI_NETNS=" + s.netns, "CNI_IFNAME=eth0", "CNI_PATH=/",
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + s.container + ";K8S_POD_UID=uid"}
 	cmd.Stdin = bytes.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
@@ -356,16 +357,16 @@ func TestThirtyPodsAtOnce(t *testing.T) {
 // A runtime may kill the plugin at any moment and send DEL, or ADD for a sandbox that takes its place.
 func TestAPluginThatIsKilledIsNoObstacle(t *testing.T) {
 	n := newNode(t, 2)
-	for i := range 8 {
+	for i := range 12 {
 		a, b := n.sandbox("a"), n.sandbox("b")
 		stdin, err := json.Marshal(map[string]any{"cniVersion": "1.1.0", "name": "kuryr", "socket": filepath.Join(n.dir, "run", "cni.sock"), "state": n.dir})
 		n.must(err)
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = []string{asPlugin + "=1", "CNI_COMMAND=ADD", "CNI_CONTAINERID=a", "CNI_NETNS=" + a.netns, "CNI_IFNAME=eth0", "CNI_PATH=/",
+		cmd := exec.Command(plugin)
+		cmd.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=a", "CNI_NETNS=" + a.netns, "CNI_IFNAME=eth0", "CNI_PATH=/",
 			"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=a"}
 		cmd.Stdin = bytes.NewReader(stdin)
 		n.must(cmd.Start())
-		kill := time.AfterFunc(time.Duration(i)*15*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		kill := time.AfterFunc(time.Duration(i)*4*time.Millisecond, func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait()
 		kill.Stop()
 		n.do("ADD", "1.1.0", b)

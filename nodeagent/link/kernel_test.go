@@ -3,6 +3,7 @@
 package link
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +23,9 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/umltest"
 )
 
-func TestMain(m *testing.M) { umltest.Main(m, "8021q", "veth", "bridge") }
+func TestMain(m *testing.M) {
+	umltest.Main(m, umltest.Machine{Modules: []string{"8021q", "veth", "bridge", "sch_tbf", "sch_ingress", "cls_matchall", "act_police"}})
+}
 
 const parentMAC = "fa:16:3e:00:00:01"
 
@@ -184,6 +187,76 @@ func (n node) talks(from, to string) {
 		}
 		return nil
 	})
+}
+
+// transfer moves so many bytes between a namespace and an address of the network, and returns how long it took until all had come.
+func (n node) transfer(from, to string, size int64, send bool) time.Duration {
+	n.t.Helper()
+	var l net.Listener
+	within(n.t, n.peer, func() (err error) {
+		l, err = net.Listen("tcp", net.JoinHostPort(to, "0"))
+		return err
+	})
+	defer l.Close()
+	source := func(c net.Conn) error {
+		_, err := io.Copy(c, bytes.NewReader(make([]byte, size)))
+		return err
+	}
+	sink := func(c net.Conn) error {
+		_, err := io.CopyN(io.Discard, c, size)
+		return err
+	}
+	here, there := sink, source
+	if send {
+		here, there = source, sink
+	}
+	begin := time.Now()
+	done := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			defer c.Close()
+			err = there(c)
+		}
+		done <- err
+	}()
+	within(n.t, from, func() error {
+		c, err := net.DialTimeout("tcp", l.Addr().String(), 10*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return errors.Join(here(c), <-done)
+	})
+	return time.Since(begin)
+}
+
+func TestLimitsHoldInBothDirectionsAndAreNotThereWithoutBeingAskedFor(t *testing.T) {
+	const size = 2 << 20
+	n := newNode(t)
+	n.gateway(5, "10.10.255.254/16")
+	pod := Place{Netns: namespace(t), Name: "eth0"}
+	for _, c := range []struct {
+		limits        Limits
+		sends, serves time.Duration // at least
+	}{
+		{Limits{}, 0, 0},
+		{Limits{Egress: 16e6}, 800 * time.Millisecond, 0},
+		{Limits{Ingress: 16e6}, 0, 800 * time.Millisecond},
+		{Limits{Egress: 16e6, Ingress: 16e6}, 800 * time.Millisecond, 800 * time.Millisecond},
+	} {
+		n.must(Attach(iface(5), pod, nil))
+		n.must(Limit(pod, c.limits))
+		n.must(Check(iface(5), pod))
+		sent, received := n.transfer(pod.Netns, "10.10.255.254", size, true), n.transfer(pod.Netns, "10.10.255.254", size, false)
+		t.Logf("%+v: 2 MiB sent in %s, received in %s", c.limits, sent.Round(time.Millisecond), received.Round(time.Millisecond))
+		if sent < c.sends || received < c.serves {
+			t.Errorf("%+v: too fast: 2 MiB sent in %s, received in %s", c.limits, sent, received)
+		}
+		n.must(Detach(pod))
+	}
+	n.must(Attach(iface(5), pod, nil))
+	n.must(Limit(pod, Limits{Egress: 40e9, Ingress: 100e9})) // more than some fields of the kernel's can say
 }
 
 func TestAPodTalksThroughItsVLAN(t *testing.T) {
