@@ -291,10 +291,10 @@ func (d *Daemon) gc(g socket.GC) (socket.Collected, error) {
 func (d *Daemon) status() socket.Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.ledger.pool == nil {
+	// A pool that is exhausted is no reason: a node that is not ready loses its pods. One that has nothing has no pods either.
+	if p := d.ledger.pool; p == nil || p.Spec.Min > 0 && len(p.Spec.Subports) == 0 && len(d.ledger.taken) == 0 {
 		return socket.Status{NotReady: d.why(time.Now())}
 	}
-	// A pool that is empty for now is no reason: a node that is not ready loses its pods.
 	return socket.Status{ParentMAC: d.ledger.pool.Spec.ParentMAC}
 }
 

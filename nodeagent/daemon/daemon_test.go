@@ -254,6 +254,68 @@ func TestAPodWaitsForThePoolToGrow(t *testing.T) {
 	}
 }
 
+// A node that cannot have any pod says so before one is sent there; one whose pods have all there is stays as it is.
+func TestANodeThatNeverHadASubportIsNotReady(t *testing.T) {
+	p := pool()
+	p.Status.Conditions = []metav1.Condition{{Type: vif.QuotaExceeded, Status: "True", Message: "50 of 50 ports"}}
+	s := begin(t, p)
+	s.start()
+	s.until("the reason is told", func() bool {
+		status, err := s.client.Status(t.Context())
+		return err == nil && strings.Contains(status.NotReady, "no subports for this node; the controller says QuotaExceeded=True: 50 of 50 ports")
+	})
+	p = pool(subport(1))
+	s.cluster.SetPool(p)
+	s.ready()
+	s.add(1)
+	s.cluster.SetPool(pool())
+	s.reported("the pool is empty", func(st vif.SubportPoolStatus) bool { return st.Subports == 0 && len(st.Allocations) == 1 })
+	s.ready()
+}
+
+// As many as a kubelet takes, in one moment.
+func TestAFullNodeAtOnce(t *testing.T) {
+	const pods = 110
+	var all []vif.Subport
+	for n := range pods {
+		all = append(all, subport(n+1))
+	}
+	s := begin(t, pool(all...))
+	s.start()
+	s.ready()
+	for _, round := range []int{0, pods} { // the second one waits for what the first gives back
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		has := map[string]bool{}
+		for n := range pods {
+			wg.Go(func() {
+				a, err := s.client.Add(t.Context(), request(round+n))
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil || has[a.Interface.Port] {
+					t.Errorf("got %v, %v", a, err)
+				}
+				has[a.Interface.Port] = true
+			})
+			if round > 0 {
+				wg.Go(func() {
+					if err := s.client.Del(t.Context(), attachment(n)); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+	}
+	s.reported("the second round has all", func(st vif.SubportPoolStatus) bool {
+		first := false
+		for _, a := range st.Allocations {
+			first = first || a.Container == "container-0"
+		}
+		return len(st.Allocations) == pods && !first
+	})
+}
+
 func TestThePatienceIsBoundedAndTheReasonTold(t *testing.T) {
 	p := pool(subport(1))
 	p.Status.Conditions = []metav1.Condition{{Type: vif.QuotaExceeded, Status: "True", Message: "50 of 50 ports"}}
@@ -300,7 +362,6 @@ func TestPatienceEndsAWaitAndNothingElse(t *testing.T) {
 func TestNoSubportIsTakenForASandboxThatWasGivenUp(t *testing.T) {
 	s := begin(t, pool())
 	s.start()
-	s.ready()
 	refused := make(chan error)
 	go func() {
 		_, err := s.client.Add(t.Context(), request(1))
@@ -361,7 +422,6 @@ func TestAWatchThatEndsOrIsTooOldIsBegunAnew(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		s := begin(t, pool())
 		s.start()
-		s.ready()
 		for n := 1; n <= 3; n++ {
 			s.cluster.EndWatches(lost)
 			var all []vif.Subport
@@ -592,11 +652,13 @@ func TestMetricsCountAndHealthIsShown(t *testing.T) {
 	if _, err := d.add(t.Context(), request(1)); err != nil {
 		t.Fatal(err)
 	}
+	d.metrics.deleted(700 * time.Microsecond)
 	d.metrics.added(3*time.Millisecond, nil)
 	d.metrics.added(2*time.Hour, nil)
 	d.metrics.added(0, errors.New("no"))
 	_, text := get("/metrics")
-	for _, want := range []string{`_bucket{le="2"} 0`, `_bucket{le="5"} 1`, `_bucket{le="60000"} 1`, `_bucket{le="+Inf"} 2`, "_count 2", "refused_total 1",
+	for _, want := range []string{`add_milliseconds_bucket{le="2"} 0`, `add_milliseconds_bucket{le="5"} 1`, `add_milliseconds_bucket{le="60000"} 1`,
+		`add_milliseconds_bucket{le="+Inf"} 2`, "add_milliseconds_count 2", "refused_total 1", `del_milliseconds_bucket{le="1"} 1`, "del_milliseconds_sum 0.7",
 		`kuryr_subports{state="free"} 1`, `kuryr_subports{state="used"} 1`, `kuryr_subports{state="cooling"} 0`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%s is not in\n%s", want, text)

@@ -275,6 +275,10 @@ func (l *ledger) why(now time.Time) string {
 	}
 	c := l.count(now)
 	text := fmt.Sprintf("no subport is free: of %d, %d are in use, %d cool down, %d are retired", c.known, c.used, c.cooling, c.retired)
+	if c.known == 0 {
+		text = "the controller has no subports for this node"
+	}
+	told := len(text)
 	for _, condition := range l.pool.Status.Conditions {
 		if good := condition.Type == vif.Ready; (condition.Status == metav1.ConditionTrue) != good {
 			text += fmt.Sprintf("; the controller says %s=%s: %s", condition.Type, condition.Status, condition.Message)
@@ -284,6 +288,9 @@ func (l *ledger) why(now time.Time) string {
 		if err := s.Problem(); err != nil {
 			return text + "; " + err.Error()
 		}
+	}
+	if len(text) == told { // it should have made more, or said why it cannot
+		text += "; the controller gives no reason: look whether kuryr-controller runs on the masters"
 	}
 	return text
 }

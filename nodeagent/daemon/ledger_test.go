@@ -415,6 +415,10 @@ func TestTheReasonNamesWhatTheControllerSays(t *testing.T) {
 	if got := l.why(now); !strings.Contains(got, "has published no subports") {
 		t.Error(got)
 	}
+	l.publish(pool(), now)
+	if got := l.why(now); got != "the controller has no subports for this node; the controller gives no reason: look whether kuryr-controller runs on the masters" {
+		t.Error(got)
+	}
 	bad := subport(2)
 	bad.IPs[0].Address = "x"
 	p := pool(bad)

@@ -11,14 +11,39 @@ import (
 	"time"
 )
 
-// buckets of the time ADD takes, in milliseconds.
+// buckets of a histogram, in milliseconds.
 var buckets = [...]int{1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000}
+
+// histogram is how long something took.
+type histogram struct {
+	counts [len(buckets) + 1]int // the last one: longer
+	sum    time.Duration
+}
+
+func (h *histogram) took(d time.Duration) {
+	h.sum += d
+	i := 0
+	for i < len(buckets) && d > time.Duration(buckets[i])*time.Millisecond {
+		i++
+	}
+	h.counts[i]++
+}
+
+func (h *histogram) text(b *strings.Builder, name, help string) {
+	fmt.Fprintf(b, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name)
+	n := 0
+	for i, bucket := range buckets {
+		n += h.counts[i]
+		fmt.Fprintf(b, "%s_bucket{le=\"%d\"} %d\n", name, bucket, n)
+	}
+	n += h.counts[len(buckets)]
+	fmt.Fprintf(b, "%s_bucket{le=\"+Inf\"} %d\n%s_sum %g\n%s_count %d\n", name, n, name, float64(h.sum)/float64(time.Millisecond), name, n)
+}
 
 // metrics are what is counted, in the text format of Prometheus.
 type metrics struct {
 	mu        sync.Mutex
-	add       [len(buckets) + 1]int // the last one: longer
-	sum       time.Duration
+	add, del  histogram
 	refused   int
 	unreports int
 }
@@ -30,14 +55,13 @@ func (m *metrics) added(took time.Duration, err error) {
 		m.refused++
 		return
 	}
-	m.sum += took
-	for i, b := range buckets {
-		if took <= time.Duration(b)*time.Millisecond {
-			m.add[i]++
-			return
-		}
-	}
-	m.add[len(buckets)]++
+	m.add.took(took)
+}
+
+func (m *metrics) deleted(took time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.del.took(took)
 }
 
 func (m *metrics) unreported() {
@@ -50,15 +74,8 @@ func (m *metrics) text(c counts) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var b strings.Builder
-	b.WriteString("# HELP kuryr_add_milliseconds Time the daemon took to give a pod a subport.\n# TYPE kuryr_add_milliseconds histogram\n")
-	n := 0
-	for i, bucket := range buckets {
-		n += m.add[i]
-		fmt.Fprintf(&b, "kuryr_add_milliseconds_bucket{le=\"%d\"} %d\n", bucket, n)
-	}
-	n += m.add[len(buckets)]
-	fmt.Fprintf(&b, "kuryr_add_milliseconds_bucket{le=\"+Inf\"} %d\nkuryr_add_milliseconds_sum %g\nkuryr_add_milliseconds_count %d\n",
-		n, float64(m.sum)/float64(time.Millisecond), n)
+	m.add.text(&b, "kuryr_add_milliseconds", "Time the daemon took to give a pod a subport.")
+	m.del.text(&b, "kuryr_del_milliseconds", "Time the daemon took to take one back.")
 	fmt.Fprintf(&b, "# HELP kuryr_add_refused_total Pods that were given none.\n# TYPE kuryr_add_refused_total counter\nkuryr_add_refused_total %d\n", m.refused)
 	fmt.Fprintf(&b, "# HELP kuryr_report_failures_total Reports the API server did not take.\n# TYPE kuryr_report_failures_total counter\n"+
 		"kuryr_report_failures_total %d\n", m.unreports)

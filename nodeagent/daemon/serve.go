@@ -52,7 +52,14 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 		}
 		return added, err
 	}))
-	mux.HandleFunc("POST /del", answer(func(_ *http.Request, a socket.Attachment) (struct{}, error) { return struct{}{}, d.del(a) }))
+	mux.HandleFunc("POST /del", answer(func(_ *http.Request, a socket.Attachment) (struct{}, error) {
+		begin := time.Now()
+		err := d.del(a)
+		if err == nil {
+			d.metrics.deleted(time.Since(begin))
+		}
+		return struct{}{}, err
+	}))
 	mux.HandleFunc("POST /gc", answer(func(_ *http.Request, g socket.GC) (socket.Collected, error) { return d.gc(g) }))
 	mux.HandleFunc("GET /allocation", func(w http.ResponseWriter, r *http.Request) {
 		i, err := d.allocation(socket.Attachment{Container: r.FormValue("container"), IfName: r.FormValue("ifname")})
