@@ -54,6 +54,7 @@ type Server struct {
 	pods      []corev1.Pod
 	spaces    map[string]corev1.Namespace
 	secrets   []corev1.Secret
+	said      []corev1.Event
 	budgets   []Budget
 	evictions []policyv1.Eviction
 	endAfter  int
@@ -323,7 +324,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case path[0] == "nodes" && len(path) <= 3:
 		s.serveNodes(w, r, path[1:])
 	case r.URL.Path == "/api/v1/events" && r.Method == http.MethodGet:
-		reply(w, 200, corev1.EventList{TypeMeta: kind("v1", "EventList")})
+		s.listEvents(w, r)
 	case path[0] == "pods" && len(path) == 1 && r.Method == http.MethodGet:
 		s.listPods(w, r)
 	case len(path) == 3 && path[0] == "namespaces" && path[2] == "pods" && r.Method == http.MethodGet:
@@ -434,6 +435,24 @@ func (s *Server) listPods(w http.ResponseWriter, r *http.Request) {
 		list.Items = append(list.Items, p)
 		return false
 	})
+	reply(w, 200, list)
+}
+
+// AddEvent adds an event, as a kubelet writes it.
+func (s *Server) AddEvent(e corev1.Event) { s.locked(func() { s.said = append(s.said, e) }) }
+
+func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) {
+	reason, ok := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "reason=")
+	if !ok && r.URL.RawQuery != "" {
+		s.unknown(w, r)
+		return
+	}
+	list := corev1.EventList{TypeMeta: kind("v1", "EventList")}
+	for _, e := range s.said {
+		if reason == "" || e.Reason == reason {
+			list.Items = append(list.Items, e)
+		}
+	}
 	reply(w, 200, list)
 }
 
