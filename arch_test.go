@@ -46,7 +46,7 @@ var floors = map[string][]string{
 	"bootstrap/cluster":    {"bootstrap", "stack", "cmd/kuryrctl"},
 	"templates":            {"bootstrap", "stack"},
 	"templates/lab":        {"bootstrap/cloud"},
-	"nodeagent/vif":        {"bootstrap", "bootstrap/cluster", "nodeagent/subport", "nodeagent/controller", "nodeagent/daemon"},
+	"nodeagent/vif":        {"bootstrap", "bootstrap/cluster", "stack", "nodeagent/subport", "nodeagent/controller", "nodeagent/daemon"},
 	"nodeagent/link":       {"nodeagent/cni", "nodeagent/daemon", "nodeagent/socket"},
 	"nodeagent/socket":     {"nodeagent/cni", "nodeagent/daemon", "cmd/kuryr-node"},
 	"nodeagent/cni":        {"cmd/kuryr-cni"},

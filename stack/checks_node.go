@@ -72,7 +72,10 @@ func (d *diagnosis) unreached() string {
 			names = append(names, n.Name)
 		}
 	}
-	if len(names) == 0 {
+	switch {
+	case len(d.view.Nodes) == 0:
+		return "there are no nodes"
+	case len(names) == 0:
 		return ""
 	}
 	return "not asked, since SSH does not answer: " + strings.Join(names, ", ")

@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +90,8 @@ func kubernetes(t *testing.T, lab *labtest.Lab) *clustertest.Server {
 		h := lab.Host("demo/" + name)
 		h.On("# look at the state*", (*sshtest.Exec).Run) // the lab's hosts answer anything else with nothing
 		healthyNode(t, h, name, system)
+		h.Forward("127.0.0.1:9655", "127.0.0.1:1") // nothing of this machine's own
+		h.Forward("127.0.0.1:9656", "127.0.0.1:1")
 		n := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		n.Status.NodeInfo.KubeletVersion = "v1.37.1"
 		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionFalse, Reason: "KubeletNotReady",
@@ -384,7 +387,7 @@ func TestAStackWithoutKubernetesIsNotAskedForIt(t *testing.T) {
 	lab := labtest.New(t, []string{"demo"})
 	mustUp(t, lab, "demo", servers())
 	for _, c := range []stack.Config{servers(), stack.Defaults()} { // declared now, and remembered
-		for _, check := range ofNodes {
+		for _, check := range slices.Concat(ofNodes, ofPods) {
 			if f := diagnose(t, lab, "demo", c)[check]; f.Verdict != stack.Skipped || !strings.Contains(f.Answer, "Kubernetes") {
 				t.Errorf("%+v", f)
 			}

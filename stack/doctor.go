@@ -69,6 +69,8 @@ type diagnosis struct {
 	blind      map[string]error // nodes that answer, and whose condition cannot be read
 	kubernetes *bootstrap.Cluster
 	healthy    bool // the API is
+	network    *network
+	noNetwork  error // why that could not be read
 }
 
 // Checks are all checks of [Diagnose], by name, with what each asks.
@@ -102,6 +104,14 @@ var checks = []check{
 	{"api", "is the API ready behind its load balancer, with a certificate for its addresses?", 4, false, checkAPI},
 	{"nodes", "is every server a node that is Ready, and every node a server?", 4, false, checkNodes},
 	{"control-plane", "does every part of the control plane run?", 4, false, checkControlPlane},
+	{"pod-controller", "does one of the controllers keep ports for pods?", 4, false, checkPodController},
+	{"pod-cloud", "has OpenStack refused the controllers something lately?", 4, false, checkPodCloud},
+	{"pod-pools", "has every worker free ports for the next pods?", 4, false, checkPodPools},
+	{"pod-daemons", "does every worker's daemon report, and know the ports it may hand out?", 4, false, checkPodDaemons},
+	{"pod-latency", "how long does a pod wait for its port?", 4, false, checkPodLatency},
+	{"pod-ports", "has every pod a port that works, and is every port for a pod in use or in a pool?", 4, false, checkPodPorts},
+	{"pod-starts", "do pods wait for their network?", 4, false, checkPodStarts},
+	{"subnets", "have the stack's networks addresses left?", 4, false, checkSubnets},
 }
 
 // Diagnose runs the checks: those of the cloud, and for a named stack those of the stack too. It changes nothing. The error is
