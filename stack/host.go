@@ -196,13 +196,18 @@ func (h *host) sshConfig(ctx context.Context) (ssh.Config, error) {
 func (s *Stack) Host(ctx context.Context, v *View, name string) (*ssh.Client, error) {
 	h, ok := s.reach(v)[name]
 	if !ok {
-		var names []string
-		for _, n := range v.Nodes {
-			names = append(names, n.Name)
-		}
-		return nil, &provision.NotThere{Kind: "node", Name: name, There: "there are: " + strings.Join(names, ", ")}
+		return nil, noNode(v, name)
 	}
 	return h.connect(ctx)
+}
+
+// noNode names the nodes that there are.
+func noNode(v *View, name string) error {
+	var names []string
+	for _, n := range v.Nodes {
+		names = append(names, n.Name)
+	}
+	return &provision.NotThere{Kind: "node", Name: name, There: "there are: " + strings.Join(names, ", ")}
 }
 
 // reach are the nodes of a stack that was shown, as hosts: one for each, so that all who ask share a connection. The first that has a
