@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -223,4 +224,19 @@ type Calls struct {
 // Calls tells what was sent since [Connect] began.
 func (c *Cloud) Calls() Calls {
 	return Calls{Reads: int(c.transport.reads.Load()), Writes: int(c.transport.writes.Load()), Auths: int(c.transport.auths.Load())}
+}
+
+// Sent is one sending of a request: one that is sent again is two.
+type Sent struct {
+	Method, Path string
+	Login        bool          // for a token
+	Status       int           // 0 when no answer came
+	Took         time.Duration // from the first byte out to the last one in
+}
+
+// Observe has f called after each sending from now on, for as long as the login is used. It must not block.
+func (c *Cloud) Observe(f func(Sent)) {
+	c.transport.mu.Lock()
+	defer c.transport.mu.Unlock()
+	c.transport.observers = append(slices.Clip(c.transport.observers), f)
 }

@@ -46,8 +46,9 @@ type transport struct {
 	reads, writes, auths atomic.Int64
 	skew                 atomic.Int64 // time.Duration
 
-	mu    sync.Mutex
-	lanes map[string]*lane
+	mu        sync.Mutex
+	lanes     map[string]*lane
+	observers []func(Sent)
 }
 
 func newTransport(o Options, tlsConfig *tls.Config) *transport {
@@ -143,6 +144,7 @@ func (t *transport) once(req *http.Request, try int) (_ *http.Response, sent boo
 		err = context.Cause(ctx)
 	}
 	took := time.Since(begin)
+	t.tell(req, resp, took)
 	record := []any{"method", req.Method, "url", safeURL(req.URL), "try", try, "took", took.Round(time.Microsecond)}
 	if err != nil {
 		t.log.DebugContext(ctx, "request", append(record, "error", err.Error())...)
@@ -207,6 +209,20 @@ func (t *transport) count(req *http.Request) {
 		t.writes.Add(1)
 	default:
 		t.reads.Add(1)
+	}
+}
+
+// tell tells the observers of one sending; resp is nil when there was no answer.
+func (t *transport) tell(req *http.Request, resp *http.Response, took time.Duration) {
+	s := Sent{Method: req.Method, Path: req.URL.Path, Login: isAuth(req), Took: took}
+	if resp != nil {
+		s.Status = resp.StatusCode
+	}
+	t.mu.Lock()
+	observers := t.observers
+	t.mu.Unlock()
+	for _, f := range observers {
+		f(s)
 	}
 }
 
