@@ -31,7 +31,7 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 )
 
-// Options say whose ports are kept, and on what. All but the last two must be set.
+// Options say whose ports are kept, and on what. The first four must be set.
 type Options struct {
 	Stack         string // whose mark the objects carry
 	PodNetwork    string // name of the network the ports are made on
@@ -40,6 +40,10 @@ type Options struct {
 	MayWrite func() error
 	// Patience is how long a subport may stay down before it is taken off and attached again. Zero means 90 s.
 	Patience time.Duration
+	// Pace bounds the calls that change something; whoever sees the answers must tell it of them. Nil means eight at once.
+	Pace *Pace
+	// Failed, if not nil, is told every error of the cloud's.
+	Failed func(error)
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
 }
@@ -114,6 +118,12 @@ func Open(ctx context.Context, cloud *openstack.Cloud, o Options) (*Network, err
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Pace == nil {
+		o.Pace = NewPace(8)
+	}
+	if o.Failed == nil {
+		o.Failed = func(error) {}
+	}
 	n := &Network{client: client, project: cloud.ProjectID(), o: o, subnets: map[string]subnet{}, looking: make(chan struct{}, 1)}
 	type named struct {
 		ID  string
@@ -164,7 +174,9 @@ func list[T any](ctx context.Context, n *Network, path string, query url.Values)
 	for {
 		var page map[string]json.RawMessage
 		if _, err := n.client.Get(ctx, n.client.ServiceURL(path)+"?"+query.Encode(), &page, nil); err != nil {
-			return nil, openstack.Wrap(err, "listing %s", path)
+			err = openstack.Wrap(err, "listing %s", path)
+			n.failed(ctx, err)
+			return nil, err
 		}
 		key := strings.ReplaceAll(path, "-", "_")
 		var items []T
@@ -188,6 +200,10 @@ func list[T any](ctx context.Context, n *Network, path string, query url.Values)
 
 // write sends a request that changes something. out, if not nil, takes the answer.
 func (n *Network) write(ctx context.Context, method, path string, body, out any) error {
+	if err := n.o.Pace.enter(ctx); err != nil {
+		return err
+	}
+	defer n.o.Pace.leave()
 	if err := n.o.MayWrite(); err != nil {
 		return fmt.Errorf("%s %s: %w: %w", method, path, ErrReadOnly, err)
 	}
@@ -196,7 +212,37 @@ func (n *Network) write(ctx context.Context, method, path string, body, out any)
 	if err == nil && out == nil {
 		err = resp.Body.Close()
 	}
+	if err != nil {
+		n.failed(ctx, openstack.Wrap(err, "%s %s", method, path))
+	}
 	return err
+}
+
+// failed tells of an error, unless it is that the caller has ended.
+func (n *Network) failed(ctx context.Context, err error) {
+	if ctx.Err() == nil {
+		n.o.Failed(err)
+	}
+}
+
+// Addresses is how many addresses the pod network has, and how many are taken. ok is false where the cloud does not tell.
+func (n *Network) Addresses(ctx context.Context) (total, used float64, ok bool) {
+	var page struct {
+		All []struct {
+			Network string  `json:"network_id"`
+			Total   float64 `json:"total_ips"` // of IPv6 there can be more than an int64 holds
+			Used    float64 `json:"used_ips"`
+		} `json:"network_ip_availabilities"`
+	}
+	if _, err := n.client.Get(ctx, n.client.ServiceURL("network-ip-availabilities")+"?network_id="+n.id, &page, nil); err != nil {
+		return 0, 0, false // by default it is for administrators
+	}
+	for _, a := range page.All {
+		if a.Network == n.id {
+			return a.Total, a.Used, true
+		}
+	}
+	return 0, 0, false
 }
 
 // View is what Neutron held at one moment: the stack's trunks, and its ports for pods.

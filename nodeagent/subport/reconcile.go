@@ -24,6 +24,17 @@ type Want struct {
 	Released        map[string]bool // ports that the node will never hand out again
 }
 
+// Short tells that less is published and free than is wanted.
+func (w Want) Short() bool {
+	free := 0
+	for _, s := range w.Published {
+		if !s.Retiring && !w.Allocated[s.Port] && !w.Released[s.Port] {
+			free++
+		}
+	}
+	return free < min(w.Pods+w.Min, w.Max)
+}
+
 // Result is what became of a trunk.
 type Result struct {
 	Subports []vif.Subport // to be published, by VLAN id
@@ -31,6 +42,7 @@ type Result struct {
 	Wanted   int           // of them, to be free
 	Idle     bool          // there are more than wanted and a batch
 	Again    bool          // there is more to do at once
+	Down     int           // of them, not up
 	Check    time.Duration // until subports that are down are to be looked at; 0 for never
 	Revived  []string      // subports that were down for too long, and were attached anew
 }
@@ -81,12 +93,15 @@ func (t *Trunk) Reconcile(ctx context.Context, w Want) (Result, error) {
 }
 
 func (t *Trunk) grow(ctx context.Context, w Want, k int) error {
-	had := maps.Clone(t.ports)
-	if err := t.create(ctx, k); err != nil {
+	had, refused := maps.Clone(t.ports), t.n.o.Pace.refused()
+	slower := func(err error) error {
 		if !errors.Is(err, ErrReadOnly) {
 			t.window = max(k/2, 1)
 		}
 		return err
+	}
+	if err := t.create(ctx, k); err != nil {
+		return slower(err)
 	}
 	vlans := map[string]int{}
 	taken := t.taken(w)
@@ -96,7 +111,10 @@ func (t *Trunk) grow(ctx context.Context, w Want, k int) error {
 		}
 	}
 	if err := t.attach(ctx, vlans); err != nil {
-		return err
+		return slower(err)
+	}
+	if t.n.o.Pace.refused() > refused { // here or elsewhere: it is a bad time for more
+		return slower(nil)
 	}
 	t.window = min(t.window+max(w.Batch, 1), 50)
 	return nil
@@ -239,6 +257,7 @@ func (t *Trunk) publish(w Want, p plan, r *Result) (problem error) {
 			r.Free++
 		}
 		if on && h.Status != "ACTIVE" {
+			r.Down++
 			left := max(h.since.Add(t.patience(h)).Sub(now), time.Second)
 			r.Check = min(cmp.Or(r.Check, left), left)
 		}
