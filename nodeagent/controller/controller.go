@@ -61,6 +61,9 @@ type Options struct {
 	Patience time.Duration // see subport.Options
 }
 
+// atOnce is how many nodes are worked on at once, and calls that change something in Neutron made, while the cloud bears it.
+const atOnce = 4
+
 // LeaseName is the name of the Lease, by which one of several controllers works.
 const LeaseName = "kuryr-controller"
 
@@ -83,7 +86,10 @@ type Controller struct {
 	network    *subport.Network              // while leading
 	nodes      map[string]*node              // while leading
 	complaints map[string]string             // while leading: values of annotations that an Event was written about
-	count      counters
+	suspects   map[string]bool               // while leading: ports that a look found to be nobody's
+	told       time.Time                     // while leading: when suspects were found last
+	count      *metrics
+	pace       *subport.Pace
 }
 
 // sweep is the key of the pass over everything at once: it cannot be a node's name.
@@ -124,7 +130,8 @@ func New(o Options) (*Controller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
 	}
-	c := &Controller{o: o, kube: kube, pools: pools, nodes: map[string]*node{}, count: counters{}}
+	c := &Controller{o: o, kube: kube, pools: pools, nodes: map[string]*node{}, count: newMetrics(), pace: subport.NewPace(atOnce)}
+	o.Cloud.Observe(c.sent)
 	c.queue = workqueue.NewTypedDelayingQueue[string]()
 	c.watch()
 	return c, nil
@@ -225,6 +232,7 @@ func (c *Controller) lead(ctx context.Context) {
 	}
 	c.mu.Lock()
 	c.network, c.nodes, c.complaints = network, map[string]*node{}, map[string]string{}
+	c.suspects, c.told = map[string]bool{}, time.Time{}
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
@@ -236,7 +244,7 @@ func (c *Controller) lead(ctx context.Context) {
 		c.queue.Add(name)
 	}
 	var workers sync.WaitGroup
-	for range 4 {
+	for range atOnce {
 		workers.Go(func() { c.work(ctx) })
 	}
 	<-ctx.Done()
@@ -249,6 +257,7 @@ func (c *Controller) open(ctx context.Context) *subport.Network {
 	for wait := c.o.Backoff; ; wait = min(2*wait, time.Minute) {
 		network, err := subport.Open(ctx, c.o.Cloud, subport.Options{
 			Stack: c.o.Stack, PodNetwork: c.o.PodNetwork, SecurityGroup: c.o.SecurityGroup, MayWrite: c.mayWrite, Patience: c.o.Patience,
+			Pace: c.pace, Failed: c.count.failed,
 		})
 		if err == nil {
 			return network
@@ -282,39 +291,13 @@ func (c *Controller) work(ctx context.Context) {
 		}
 		c.queue.Done(name)
 		if err != nil && ctx.Err() == nil {
-			c.count.add(c, "reconcile_errors_total")
+			c.count.add("reconcile_errors_total", 1)
 			c.o.Log.Warn("reconciling", "node", name, "again", again.Round(time.Millisecond), "error", err)
 		}
 		if again > 0 {
 			c.queue.AddAfter(name, again)
 		}
 	}
-}
-
-// sweep looks at everything at once, has every node looked at, and removes what belongs to none.
-func (c *Controller) sweep(ctx context.Context) (time.Duration, error) {
-	view, err := c.network.Look(ctx, time.Now().Add(-c.o.Resync))
-	if err != nil {
-		return time.Minute, err
-	}
-	c.count.set(c, "ports", view.Ports())
-	claimed := map[string]bool{}
-	for _, o := range c.poolStore.List() {
-		for _, s := range o.(*vif.SubportPool).Spec.Subports {
-			claimed[s.Port] = true
-		}
-	}
-	for _, name := range append(c.names(), view.Nodes()...) {
-		c.queue.Add(name)
-	}
-	strays := c.network.Strays(view, claimed)
-	if err := c.network.Delete(ctx, strays); err != nil {
-		return time.Minute, err
-	}
-	if len(strays) > 0 {
-		c.o.Log.Info("removed ports that belonged to no node", "ports", len(strays))
-	}
-	return c.o.Resync, nil
 }
 
 // names are the nodes and pools there are.

@@ -24,6 +24,8 @@ const (
 	NoTrunk        Reason = "NoTrunk"
 	SubportRevived Reason = "SubportRevived"
 	BadSetting     Reason = "BadSetting"
+	LeaksFound     Reason = "LeaksFound"
+	LeaksRemoved   Reason = "LeaksRemoved"
 )
 
 // reasons are those with the type of their Events.
@@ -36,6 +38,8 @@ var reasons = map[Reason]string{
 	NoTrunk:        corev1.EventTypeWarning,
 	SubportRevived: corev1.EventTypeWarning,
 	BadSetting:     corev1.EventTypeWarning,
+	LeaksFound:     corev1.EventTypeWarning,
+	LeaksRemoved:   corev1.EventTypeNormal,
 }
 
 // event writes an Event. They are written when something begins or changes and not while it lasts, so they are few; one that cannot be

@@ -26,6 +26,7 @@ type node struct {
 	trunk   *subport.Trunk
 	last    *vif.SubportPool // as the API server returned it last
 	offered uint64           // version of the node when its subports were told last
+	short   time.Time        // since when less is free than is wanted; zero when there is not
 	idle    time.Time        // since when more is free than is wanted; zero when there is not
 	fails   int              // passes that failed, one after the other
 	pause   time.Time        // nothing is tried before
@@ -91,7 +92,9 @@ func (c *Controller) visit(ctx context.Context, name string) (time.Duration, err
 	if left := time.Until(n.pause); left > 0 {
 		return left, nil
 	}
+	begin := time.Now()
 	again, err := c.reconcile(ctx, n, name)
+	c.count.observe("reconcile_duration_seconds", "", time.Since(begin))
 	if err == nil {
 		n.fails = 0
 		return again, nil
@@ -129,8 +132,11 @@ func (c *Controller) reconcile(ctx context.Context, n *node, name string) (time.
 	}
 	s := c.settings(ctx, name)
 	w := c.want(n, s, name, pool)
+	if n.short.IsZero() && w.Short() {
+		n.short = time.Now()
+	}
 	r, err := n.trunk.Reconcile(ctx, w)
-	c.count.add(c, "reconciles_total")
+	c.count.add("reconciles_total", 1)
 	fresh := vif.SubportPoolSpec{Trunk: n.trunk.ID(), ParentMAC: n.trunk.ParentMAC(), Min: s.min, Max: s.max, Batch: s.batch, Subports: r.Subports}
 	if fresh.Subports == nil {
 		fresh.Subports = []vif.Subport{}
@@ -150,7 +156,11 @@ func (c *Controller) reconcile(ctx context.Context, n *node, name string) (time.
 	for _, port := range r.Revived {
 		c.event(ctx, about(pool), SubportRevived, fmt.Sprintf("port %s stayed down and was attached anew", port))
 	}
-	c.count.node(c, name, r)
+	c.count.node(name, r)
+	if !n.short.IsZero() && r.Free >= r.Wanted {
+		c.count.observe("pool_fill_duration_seconds", "", time.Since(n.short))
+		n.short = time.Time{}
+	}
 	if told := c.tell(ctx, n, pool, verdict{err: err, result: &r, full: len(r.Subports) >= s.max}); told != nil || err != nil {
 		return 0, errors.Join(err, told)
 	}
@@ -179,6 +189,8 @@ func (c *Controller) dismiss(ctx context.Context, n *node, name string, pool *vi
 	if err := c.pools.Delete().Resource(vif.Resource).Name(name).Do(ctx).Error(); err != nil && !gone(err) {
 		return fmt.Errorf("deleting the subport pool of %s: %w", name, err)
 	}
+	c.suspect(pool)
+	c.count.forget(name)
 	c.mu.Lock()
 	delete(c.nodes, name)
 	c.mu.Unlock()
