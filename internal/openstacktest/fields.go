@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // fields is a JSON object as a client sent it: what is absent, null and empty
@@ -50,6 +51,9 @@ func assign(dst any, f fields, when string) (refused []string, err error) {
 
 // columns maps the JSON names of a struct, embedded structs included, to its fields.
 func columns(t reflect.Type) map[string]reflect.StructField {
+	if m, ok := columnsOf.Load(t); ok {
+		return m.(map[string]reflect.StructField)
+	}
 	m := map[string]reflect.StructField{}
 	for _, f := range reflect.VisibleFields(t) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -57,8 +61,12 @@ func columns(t reflect.Type) map[string]reflect.StructField {
 			m[name] = f
 		}
 	}
+	columnsOf.Store(t, m)
 	return m
 }
+
+// columnsOf remembers what columns found, by type: it is asked for each row of each list.
+var columnsOf sync.Map
 
 // column is the value of r's field with this JSON name.
 func column(r row, name string) (reflect.Value, bool) {

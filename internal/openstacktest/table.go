@@ -233,7 +233,11 @@ func (c *Cloud) Has(kind, name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.tables() {
-		if s.name() == kind && slices.ContainsFunc(s.all(), func(r row) bool { return r.head().ID == name || label(r) == name }) {
+		if s.name() != kind {
+			continue
+		}
+		all := s.all() // by id first: it costs little where there are thousands
+		if slices.ContainsFunc(all, func(r row) bool { return r.head().ID == name }) || slices.ContainsFunc(all, func(r row) bool { return label(r) == name }) {
 			return true
 		}
 	}
