@@ -529,7 +529,7 @@ func TestAnyOrderOfEventsEndsWell(t *testing.T) {
 		w := newWorld(t, fake, fmt.Sprintf("w%d", n))
 		defer fake.Heal()
 		for range rapid.IntRange(1, 12).Draw(r, "events") {
-			switch rapid.IntRange(0, 7).Draw(r, "event") {
+			switch rapid.IntRange(0, 9).Draw(r, "event") {
 			case 0, 1:
 				w.pods(rapid.IntRange(0, 12).Draw(r, "pods"))
 			case 2:
@@ -544,6 +544,11 @@ func TestAnyOrderOfEventsEndsWell(t *testing.T) {
 				w.lose = true
 			case 7:
 				w.want.Max = rapid.IntRange(2, 12).Draw(r, "max")
+			case 8:
+				fake.Fail("* /v2.0/*", rapid.IntRange(1, 3).Draw(r, "refusals"), 429, `{"NeutronError": {"type": "TooMany", "message": "slow down", "detail": ""}}`, http.Header{"Retry-After": {"0"}})
+			case 9:
+				kind := rapid.SampledFrom([]string{"OverQuota", "IpAddressGenerationFailure"}).Draw(r, "used up")
+				fake.Fail("POST /v2.0/ports", 1, 409, fmt.Sprintf(`{"NeutronError": {"type": %q, "message": "none left", "detail": ""}}`, kind), http.Header{})
 			}
 			if err := w.step(); err != nil && rapid.Bool().Draw(r, "dies") {
 				fake.Heal()
