@@ -16,16 +16,22 @@ import (
 type output struct {
 	format  string
 	columns []string
+	others  []string // formats of this command alone, which it writes itself
 }
 
 func formats() []string { return []string{"table", "wide", "json", "yaml", "value"} }
 
-// addOutput gives cmd the flags -o and -c.
-func addOutput(cmd *cobra.Command) *output {
-	o := &output{}
-	cmd.Flags().StringVarP(&o.format, "output", "o", "table", strings.Join(formats(), ", ")+" (values separated by tabs, no header)")
+// addOutput gives cmd the flags -o and -c. others are formats that only this command has, and writes itself.
+func addOutput(cmd *cobra.Command, others ...string) *output {
+	o := &output{others: others}
+	known := append(formats(), others...)
+	usage := strings.Join(formats(), ", ") + " (values separated by tabs, no header)"
+	if len(others) > 0 {
+		usage += "; or a picture: " + strings.Join(others, ", ")
+	}
+	cmd.Flags().StringVarP(&o.format, "output", "o", "table", usage)
 	cmd.Flags().StringArrayVarP(&o.columns, "column", "c", nil, "only this column of a table or of values; may be repeated")
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp)))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(known, cobra.ShellCompDirectiveNoFileComp)))
 	return o
 }
 
@@ -54,7 +60,7 @@ func (o *output) print(w io.Writer, v any, t table) error {
 	case "table", "wide", "value":
 		return o.printTable(w, t)
 	}
-	return usageError{fmt.Errorf("--output %s: the formats are %s", o.format, strings.Join(formats(), ", "))}
+	return usageError{fmt.Errorf("--output %s: the formats are %s", o.format, strings.Join(append(formats(), o.others...), ", "))}
 }
 
 func (o *output) printTable(w io.Writer, t table) error {

@@ -4,30 +4,48 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kuryrctl/kuryrctl/picture"
 	"github.com/kuryrctl/kuryrctl/stack"
 )
 
 func (a *app) newShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "show NAME",
-		Short:   "Show everything about a stack: nodes, networks, load balancers, addresses",
-		Example: "  kuryrctl show demo\n  kuryrctl show demo -o json | jq -r '.nodes[].address'",
+		Use:   "show NAME",
+		Short: "Show everything about a stack: nodes, networks, load balancers, addresses",
+		Long: `Show everything about a stack as it is in the cloud, in a table, as data, or as a picture of its topology:
+
+  svg   the external network, the router, nodes with their pods, load balancers with what is behind them, floating IPs
+  html  a page with that picture, all details on hover, and everything in tables; it is one file and loads nothing
+  dot   the same as a graph, for those who have graphviz
+
+Data and pictures tell more than the table: what is on trunks, behind load balancers and floating IPs.`,
+		Example: "  kuryrctl show demo\n  kuryrctl show demo -o json | jq -r '.nodes[].address'\n  kuryrctl show demo -o html >demo.html",
 		Args:    names("NAME"),
 
 		ValidArgsFunction: a.completeStacks,
 	}
-	format := addOutput(cmd)
+	pictures := map[string]func(*stack.View) string{"svg": picture.SVG, "html": picture.HTML, "dot": picture.Dot}
+	format := addOutput(cmd, "svg", "html", "dot")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		_, s, err := a.open(cmd.Context(), args[0], "")
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		v, err := s.Show(cmd.Context())
+		look := s.Describe
+		if slices.Contains([]string{"table", "wide", "value"}, format.format) {
+			look = s.Show // which says all that a table does, in fewer calls
+		}
+		v, err := look(cmd.Context())
 		if err != nil {
+			return err
+		}
+		if draw, ok := pictures[format.format]; ok {
+			_, err := io.WriteString(a.stdout, draw(v))
 			return err
 		}
 		return printView(a.stdout, format, v)
