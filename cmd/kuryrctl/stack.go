@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,6 +31,7 @@ func names(wanted ...string) cobra.PositionalArgs {
 type work struct {
 	progress string
 	timings  bool
+	picture  string // file; "" is none
 	parallel int
 	timeout  time.Duration
 }
@@ -38,6 +41,8 @@ func addWork(cmd *cobra.Command, timeout time.Duration) *work {
 	f := cmd.Flags()
 	f.StringVar(&w.progress, "progress", "auto", "how to tell what is going on: tree, plain, json (one event a line), or auto: tree on a terminal")
 	f.BoolVar(&w.timings, "timings", false, "at the end, print what took how long and how many API calls were made")
+	f.StringVar(&w.picture, "timings-svg", "", "at the end, also of a run that failed, draw what took how long into this `file`")
+	cobra.CheckErr(cmd.MarkFlagFilename("timings-svg", "svg"))
 	f.IntVar(&w.parallel, "parallel", 32, "resources to work on at once; those that wait do not count")
 	f.DurationVar(&w.timeout, "timeout", timeout, "give up after this time")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("progress", cobra.FixedCompletions(progressModes(), cobra.ShellCompDirectiveNoFileComp)))
@@ -55,18 +60,28 @@ func (w *work) do(ctx context.Context, a *app, title string, change func(context
 	if w.parallel < 1 {
 		return nil, usageError{fmt.Errorf("--parallel %d: at least one resource has to be worked on", w.parallel)}
 	}
+	if w.picture != "" { // said now and not after minutes
+		if dir, err := os.Stat(filepath.Dir(w.picture)); err != nil || !dir.IsDir() {
+			return nil, usageError{fmt.Errorf("--timings-svg %s: there is no directory %s", w.picture, filepath.Dir(w.picture))}
+		}
+	}
 	p, err := a.newProgress(w.progress, title)
 	if err != nil {
 		return nil, err
 	}
 	defer p.close()
 	a.interrupt.finishFirst(func() { p.say("finishing the calls in flight; interrupt again to stop at once") })
-	t := &timings{begin: time.Now()}
+	t := &timings{begin: time.Now(), keep: w.picture != ""}
 	ctx, cancel := context.WithTimeoutCause(ctx, w.timeout, fmt.Errorf("the time of --timeout %s is over", w.timeout))
 	defer cancel()
 	err = change(ctx, stack.UpOptions{Parallel: w.parallel, On: t.and(p.event)})
 	if errors.Is(err, context.DeadlineExceeded) && context.Cause(ctx) != nil {
 		err = errors.Join(err, context.Cause(ctx))
+	}
+	if w.picture != "" {
+		if e := t.draw(w.picture, fmt.Sprintf("%s: where the time of a run of %s went", title, seconds(time.Since(t.begin)))); e != nil {
+			err = errors.Join(err, e)
+		}
 	}
 	return t, err
 }
