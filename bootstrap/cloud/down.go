@@ -32,7 +32,7 @@ func (l *Lab) down(ctx context.Context) error {
 // forget removes what belongs to this one cloud and keeps logs and layers. The base goes first: without it, whatever else is
 // left counts for nothing.
 func (l *Lab) forget() error {
-	for _, name := range []string{"base.json", "overlay", "secrets.json", "clouds.yaml", "start.json", "supervisor.json", "report"} {
+	for _, name := range []string{"base.json", "overlay", "secrets.json", "clouds.yaml", "names.key", "start.json", "supervisor.json", "report"} {
 		if err := os.RemoveAll(filepath.Join(l.state, name)); err != nil {
 			return err
 		}

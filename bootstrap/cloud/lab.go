@@ -20,6 +20,13 @@ import (
 // Address is where the lab's APIs listen. It exists in the lab's network namespace only: reach it through Lab.DialContext.
 const Address = "10.99.0.1"
 
+// NameServer is where the lab's bind answers, a neighbour of the external network's gateway: servers reach it as they would the world's, and
+// kuryrctl through Lab.DialContext. Zone is what it serves, to be changed by who has the key of Lab.NamesKey.
+const (
+	NameServer = "172.24.4.2"
+	Zone       = "lab.kuryr.test"
+)
+
 // namespaceName is the name under /run/netns, so that `ip netns` shows and enters it.
 const namespaceName = "kuryrctl-lab"
 
@@ -64,6 +71,9 @@ func xdg(variable, fallback string) (string, error) {
 // CloudsYAML is the path of the clouds.yaml with the clouds "lab" (user and project demo) and "lab-admin". The file has mode
 // 0600, exists after the first successful Up, and its passwords are this lab's own.
 func (l *Lab) CloudsYAML() string { return filepath.Join(l.state, "clouds.yaml") }
+
+// NamesKey is the path of the TSIG key for updates of [Zone], as tsig-keygen writes it. It is made when CloudsYAML is, with the same mode.
+func (l *Lab) NamesKey() string { return filepath.Join(l.state, "names.key") }
 
 // Logs is the directory with one log file per service and build step.
 func (l *Lab) Logs() string { return filepath.Join(l.state, "log") }

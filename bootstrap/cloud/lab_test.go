@@ -115,7 +115,7 @@ func TestSecretsAreMadeOnceAndPrivate(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range []secrets{first, other} {
 		c := s.Cloud
-		all := []string{c.AdminPassword, c.DemoPassword, c.RabbitPassword, c.MetadataSecret, c.HeartbeatSecret, s.FernetKey, s.CredentialKey}
+		all := []string{c.AdminPassword, c.DemoPassword, c.RabbitPassword, c.MetadataSecret, c.HeartbeatSecret, s.FernetKey, s.CredentialKey, s.NamesKey}
 		for _, name := range serviceUsers() {
 			all = append(all, c.ServicePasswords[name])
 		}
@@ -125,6 +125,22 @@ func TestSecretsAreMadeOnceAndPrivate(t *testing.T) {
 			}
 			seen[secret] = true
 		}
+	}
+}
+
+func TestACloudOfBeforeTheNameServerGetsItsKey(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secrets.json")
+	old := newSecrets()
+	old.NamesKey = ""
+	if err := writeJSON(path, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first, err := loadSecrets(path)
+	if err != nil || first.NamesKey == "" || first.FernetKey != old.FernetKey {
+		t.Fatalf("an old file: %v, key of %d bytes", err, len(first.NamesKey))
+	}
+	if again, err := loadSecrets(path); err != nil || again.NamesKey != first.NamesKey {
+		t.Errorf("the key is another one: %v", err)
 	}
 }
 

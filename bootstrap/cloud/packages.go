@@ -12,7 +12,7 @@ func rootPackages() []string {
 		"octavia-api", "octavia-driver-agent", "python3-ovn-octavia-provider",
 		"python3-openstackclient", "python3-octaviaclient",
 		"libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu-utils", "genisoimage",
-		"uwsgi-core", "uwsgi-plugin-python3",
+		"uwsgi-core", "uwsgi-plugin-python3", "bind9", "bind9-dnsutils",
 		"ca-certificates", "curl", "ethtool", "iproute2", "iputils-ping", "openssh-client", "procps", "tcpdump", "arping", "netcat-openbsd",
 	}
 }

@@ -18,6 +18,7 @@ type secrets struct {
 	Cloud         lab.Cloud `json:"cloud"`
 	FernetKey     string    `json:"fernet_key"`     // signs Keystone's tokens
 	CredentialKey string    `json:"credential_key"` // encrypts Keystone's stored credentials
+	NamesKey      string    `json:"names_key"`      // of who may change the lab's zone
 }
 
 func newSecrets() secrets {
@@ -26,7 +27,7 @@ func newSecrets() secrets {
 			Address: Address, AdminPassword: rand.Text(), DemoPassword: rand.Text(), RabbitPassword: rand.Text(),
 			MetadataSecret: rand.Text(), HeartbeatSecret: rand.Text(), ServicePasswords: map[string]string{},
 		},
-		FernetKey: fernetKey(), CredentialKey: fernetKey(),
+		FernetKey: fernetKey(), CredentialKey: fernetKey(), NamesKey: namesKey(),
 	}
 	for _, name := range serviceUsers() {
 		s.Cloud.ServicePasswords[name] = rand.Text()
@@ -43,6 +44,18 @@ func fernetKey() string {
 	return base64.URLEncoding.EncodeToString(key)
 }
 
+// namesKey is 32 random bytes, as tsig-keygen makes them.
+func namesKey() string {
+	key := make([]byte, 32)
+	rand.Read(key)
+	return base64.StdEncoding.EncodeToString(key)
+}
+
+// names is the name server that the lab has.
+func (s secrets) names() lab.Names {
+	return lab.Names{Address: NameServer, Zone: Zone, KeyName: "kuryrctl", Secret: s.NamesKey}
+}
+
 // loadSecrets reads the secrets at path, or makes them.
 func loadSecrets(path string) (secrets, error) {
 	var s secrets
@@ -56,6 +69,10 @@ func loadSecrets(path string) (secrets, error) {
 	}
 	if err := json.Unmarshal(data, &s); err != nil {
 		return s, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if s.NamesKey == "" { // of a cloud that was made before there was a name server
+		s.NamesKey = namesKey()
+		return s, writeJSON(path, s, 0o600)
 	}
 	return s, nil
 }

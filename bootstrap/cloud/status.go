@@ -18,6 +18,7 @@ type Status struct {
 	Services   []UnitStatus      `json:"services"`
 	Endpoints  map[string]string `json:"endpoints"`
 	CloudsYAML string            `json:"clouds_yaml"`
+	NamesKey   string            `json:"names_key,omitempty"` // path of the TSIG key for updates
 	Logs       string            `json:"logs"`
 	PID        int               `json:"pid,omitempty"`
 	Uptime     time.Duration     `json:"uptime"`       // since the first process began
@@ -44,6 +45,10 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 	s.Running, s.PID, s.Uptime = true, p.PID, time.Since(p.Started)
 	for _, w := range apis() {
 		s.Endpoints[w.Name] = "http://" + Address + ":" + strconv.Itoa(w.Port)
+	}
+	if _, err := os.Stat(l.NamesKey()); err == nil {
+		s.Endpoints["named"] = "dns://" + NameServer + "/" + Zone
+		s.NamesKey = l.NamesKey()
 	}
 	r, err := l.report()
 	if os.IsNotExist(err) {

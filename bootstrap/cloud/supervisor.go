@@ -35,6 +35,7 @@ const (
 	logPlace    = "/var/log/lab"
 	guestPlace  = "/srv/guest"
 	umlPlace    = "/srv/uml"
+	zonePlace   = "/var/lib/lab-names"
 )
 
 const (

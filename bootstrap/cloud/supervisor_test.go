@@ -36,6 +36,7 @@ func TestStartOrder(t *testing.T) {
 			"ovs-vswitchd":           {"ovs-settings"},
 			"ovn-controller":         {"bridges"},
 			"neutron-metadata-agent": {"ovn-controller"},
+			"named":                  {"zone", "bridges"}, // on which its address is
 		}
 		if baking {
 			want["nova-conductor"] = []string{"schemas", "identity"}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,6 +82,46 @@ func (s *supervisor) writeConfiguration() error {
 		}
 	}
 	return nil
+}
+
+// writeZone configures bind. The zone itself is bind's own once it is there: it has been changed since, and the changes are in a journal.
+func (s *supervisor) writeZone(context.Context) error {
+	if err := os.MkdirAll(zonePlace, 0o755); err != nil {
+		return err
+	}
+	conf, err := lab.NamedConf(s.Secrets.names())
+	if err != nil {
+		return err
+	}
+	if err := writeFile("/etc/bind/named.conf", conf, 0o600); err != nil {
+		return err
+	}
+	path := filepath.Join(zonePlace, Zone+".zone")
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	zone, err := lab.NamesZone(s.Secrets.names())
+	if err != nil {
+		return err
+	}
+	return writeFile(path, zone, 0o644)
+}
+
+// names starts bind, which a cloud does not have that was made before bind was one of its packages.
+func (s *supervisor) names(ctx context.Context) error {
+	if _, err := lookPath("named"); err != nil {
+		return nil
+	}
+	if err := s.keep("named", s.command("named", "named", "-g", "-n", "1", "-c", "/etc/bind/named.conf")); err != nil {
+		return err
+	}
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(NameServer, "53"))
+	}}
+	return s.await(ctx, "named", func(ctx context.Context) error {
+		_, err := r.LookupNS(ctx, Zone+".")
+		return err
+	})
 }
 
 // sql runs statements with MariaDB's own client and returns what it prints.
@@ -197,7 +238,8 @@ func (s *supervisor) createBridges(ctx context.Context) error {
 	return s.runAll(ctx, s.command("ovsdb", "ovs-vsctl", "--timeout=30", "--may-exist", "add-br", "br-ex", "--", "set", "bridge", "br-ex", "datapath_type=netdev", "fail_mode=standalone",
 		"--", "--may-exist", "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=netdev", "fail_mode=secure"),
 		s.command("network", "ip", "link", "set", "br-ex", "up"),
-		s.command("network", "ip", "addr", "replace", publicGateway+"/24", "dev", "br-ex"))
+		s.command("network", "ip", "addr", "replace", publicGateway+"/24", "dev", "br-ex"),
+		s.command("network", "ip", "addr", "replace", NameServer+"/32", "dev", "br-ex"))
 }
 
 // libvirt runs only where servers are QEMU processes.

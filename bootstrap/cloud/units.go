@@ -58,6 +58,7 @@ func (s *supervisor) units() *graph.Graph {
 		listening("tcp", "127.0.0.1:11211"), system)
 	rabbit := daemon("rabbitmq", s.rabbit(), listening("tcp", "127.0.0.1:5672"), system)
 	ovn := s.network(task, daemon, system)
+	task("named", s.names, task("zone", s.writeZone, system), ovn)
 
 	var keystoneData, schemas []graph.Resource
 	if s.Baking {

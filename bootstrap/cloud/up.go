@@ -227,6 +227,10 @@ func (u *up) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	key, err := lab.NamesKey(secret.names())
+	if err != nil {
+		return err
+	}
 	order := start{Secrets: secret, Virt: u.opts.Virt, Kernel: u.base.NoKernel, ImageID: u.base.ImageID}
 	order.Filesystem, err = u.overlay(u.base, []string{filepath.Join(u.base.Bake, "upper"), u.base.Root}, filepath.Join(u.state, "overlay"))
 	if err != nil {
@@ -237,6 +241,9 @@ func (u *up) start(ctx context.Context) error {
 		return err
 	}
 	if err := u.follow(ctx, p, "start.", u.on); err != nil {
+		return err
+	}
+	if err := writeFile(u.NamesKey(), key, 0o600); err != nil {
 		return err
 	}
 	return writeFile(u.CloudsYAML(), clouds, 0o600)

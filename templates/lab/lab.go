@@ -108,6 +108,23 @@ type WSGI struct {
 // UWSGIConf renders the uWSGI file of one API.
 func UWSGIConf(w WSGI) ([]byte, error) { return render("uwsgi.ini", w) }
 
+// Names is the lab's name server and its one zone.
+type Names struct {
+	Address string // that it listens at
+	Zone    string // without the final dot
+	KeyName string // of the TSIG key whose owner may change the zone
+	Secret  string // of that key, base64
+}
+
+// NamedConf renders /etc/bind/named.conf.
+func NamedConf(n Names) ([]byte, error) { return render("named.conf", n, "names.key") }
+
+// NamesZone renders the zone as it is before anybody changes it.
+func NamesZone(n Names) ([]byte, error) { return render("names.zone", n) }
+
+// NamesKey renders the TSIG key as tsig-keygen does.
+func NamesKey(n Names) ([]byte, error) { return render("names.key", n) }
+
 // Static returns a file that depends on nothing, by its path below files: libvirtd.conf, qemu.conf, qemu-wrapper, uml.py and
 // guest/*.
 func Static(name string) ([]byte, error) { return files.ReadFile("files/" + name) }
@@ -126,8 +143,12 @@ func Digest(write func(name string, data []byte)) error {
 	})
 }
 
-func render(name string, data any) ([]byte, error) {
-	t, err := template.New(name).Option("missingkey=error").ParseFS(files, "files/auth.tmpl", "files/"+name+".tmpl")
+func render(name string, data any, parts ...string) ([]byte, error) {
+	patterns := []string{"files/auth.tmpl", "files/" + name + ".tmpl"}
+	for _, p := range parts {
+		patterns = append(patterns, "files/"+p+".tmpl")
+	}
+	t, err := template.New(name).Option("missingkey=error").ParseFS(files, patterns...)
 	if err != nil {
 		return nil, fmt.Errorf("parsing the template of %s: %w", name, err)
 	}

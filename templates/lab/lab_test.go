@@ -19,6 +19,10 @@ func sampleCloud() Cloud {
 	}
 }
 
+func sampleNames() Names {
+	return Names{Address: "192.0.2.2", Zone: "lab.example", KeyName: "kuryrctl", Secret: "TkFNRVMtU0VDUkVU"}
+}
+
 func TestGoldens(t *testing.T) {
 	c := sampleCloud()
 	of := func(render func(Cloud) ([]byte, error)) func() ([]byte, error) {
@@ -40,6 +44,9 @@ func TestGoldens(t *testing.T) {
 		"glance.ini": func() ([]byte, error) {
 			return UWSGIConf(WSGI{Name: "glance", Address: c.Address, Port: 9292, Application: "/a", Processes: 1, Threads: 1, ChunkedBodies: true})
 		},
+		"named.conf": func() ([]byte, error) { return NamedConf(sampleNames()) },
+		"names.zone": func() ([]byte, error) { return NamesZone(sampleNames()) },
+		"names.key":  func() ([]byte, error) { return NamesKey(sampleNames()) },
 		"neutron.ini": func() ([]byte, error) {
 			return UWSGIConf(WSGI{Name: "neutron", Address: c.Address, Port: 9696, Application: "/b", Processes: 2, Threads: 1, StartTime: true})
 		},
