@@ -21,7 +21,7 @@ var rooms = map[string][]string{
 	"charm.land/lipgloss/v2":                 {"cmd/kuryrctl"},
 	"golang.org/x/crypto/ssh":                {"bootstrap/ssh", "internal/sshtest", "internal/labtest"},
 	"github.com/pkg/sftp":                    {"bootstrap/ssh", "internal/sshtest"},
-	"github.com/gophercloud/gophercloud/v2":  {"internal/openstack", "provision", "stack", "bootstrap/cloud", "nodeagent/subport"}, // stack: the type of an image; cloud: its first users and networks
+	"github.com/gophercloud/gophercloud/v2":  {"internal/openstack", "provision", "stack", "bootstrap/cloud", "bootstrap/dns", "nodeagent/subport"}, // stack: the type of an image; cloud: its first users and networks
 	"github.com/hashicorp/go-multierror":     {"stack"},
 	"k8s.io/client-go":                       {"bootstrap/cluster", "nodeagent/controller", "nodeagent/daemon", "cmd/kuryr-node"},
 	"k8s.io/api":                             {"bootstrap/cluster", "internal/clustertest", "nodeagent/controller"},

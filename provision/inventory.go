@@ -10,6 +10,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/keypairs"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+	"github.com/gophercloud/gophercloud/v2/openstack/dns/v2/recordsets"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/applicationcredentials"
 	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/loadbalancers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
@@ -36,6 +37,7 @@ type Inventory struct {
 	FloatingIPs   []floatingips.FloatingIP
 	Servers       []servers.Server
 	LoadBalancers []loadbalancers.LoadBalancer
+	RecordSets    []recordsets.RecordSet
 	KeyPair       *keypairs.KeyPair
 	AppCredential *applicationcredentials.ApplicationCredential
 }
@@ -65,6 +67,7 @@ func (s *Session) Discover(ctx context.Context) (*Inventory, error) {
 	fetch(each, g, s, fipCollection, marked, &v.FloatingIPs)
 	fetch(each, g, s, balancerCollection, project, &v.LoadBalancers)
 	fetch(each, g, s, portCollection, nil, &v.Ports)
+	fetch(each, g, s, recordSetCollection, url.Values{"description": {s.mark()}}, &v.RecordSets)
 	g.Go(func() (err error) { v.Servers, err = s.listServers(each); return err })
 	g.Go(func() (err error) { v.AppCredential, err = s.findAppCredential(each); return err })
 	g.Go(func() (err error) {
@@ -102,13 +105,13 @@ func (v *Inventory) torn() bool {
 	})
 }
 
-// fetch lists one collection in the background. A cloud without Octavia or without trunks has none of these.
+// fetch lists one collection in the background. A cloud without Octavia, Designate or trunks has none of these.
 func fetch[T any](ctx context.Context, g *errgroup.Group, s *Session, c collection, query url.Values, into *[]T) {
 	g.Go(func() error {
 		all, err := list[T](ctx, s.Cloud, c, query)
-		noOctavia := c.path == balancerCollection.path && openstack.IsNoService(err)
+		noService := (c.path == balancerCollection.path || c.path == recordSetCollection.path) && openstack.IsNoService(err)
 		noTrunks := c.path == trunkCollection.path && openstack.IsNotFound(err)
-		if noOctavia || noTrunks {
+		if noService || noTrunks {
 			return nil
 		}
 		*into = all
@@ -127,6 +130,7 @@ func (s *Session) narrow(v *Inventory) {
 	v.Groups = slices.DeleteFunc(v.Groups, func(x groups.SecGroup) bool { return !ours(x.Description) })
 	v.Trunks = slices.DeleteFunc(v.Trunks, func(x trunks.Trunk) bool { return !ours(x.Description) })
 	v.FloatingIPs = slices.DeleteFunc(v.FloatingIPs, func(x floatingips.FloatingIP) bool { return !ours(x.Description) })
+	v.RecordSets = slices.DeleteFunc(v.RecordSets, func(x recordsets.RecordSet) bool { return !ours(x.Description) })
 	v.Servers = slices.DeleteFunc(v.Servers, func(x servers.Server) bool { return !s.ownsServer(x) })
 	v.Ports = slices.DeleteFunc(v.Ports, func(x ports.Port) bool {
 		return !s.ownsPort(x) && !v.onOurs(x.NetworkID) && !(isInterface(x) && v.ofOurRouter(x))

@@ -22,11 +22,15 @@ type Object struct {
 	Detail         string
 
 	router string // the router of an interface
+	zone   string // the zone of a record set
 	pods   bool   // made by the controller in the cluster
 }
 
 // ForPods reports whether the object was made by the controller in the cluster, which no declaration speaks of.
 func (o Object) ForPods() bool { return o.pods }
+
+// Named reports whether the object is a name, which is made when it is asked for and not with the stack.
+func (o Object) Named() bool { return o.zone != "" }
 
 func (o Object) String() string {
 	name := o.Name
@@ -54,6 +58,7 @@ type kind struct {
 // trunk cannot be deleted (PortInUseAsTrunkParent), so trunks go before ports; the anchor goes last. A test holds this order and the edges of
 // a designed graph together.
 var kinds = [][]kind{
+	{{"recordset", ownedRecordSets, deleteRecordSet}}, // before the addresses that they name are free for somebody else
 	{
 		{"fip", ownedFloatingIPs, deleter(fipCollection)},
 		{"appcredential", ownedAppCredential, func(ctx context.Context, s *Session, o Object) error {
@@ -141,6 +146,22 @@ func ownedFloatingIPs(s *Session, v *Inventory) (all []Object) {
 		all = append(all, Object{Kind: "fip", Name: x.FloatingIP, ID: x.ID, Detail: x.FixedIP})
 	}
 	return all
+}
+
+// ownedRecordSets leaves out those that are about to go: Designate shows them until its servers have heard of it.
+func ownedRecordSets(_ *Session, v *Inventory) (all []Object) {
+	for _, x := range v.RecordSets {
+		if x.Action != "DELETE" {
+			all = append(all, Object{Kind: "recordset", Name: strings.TrimSuffix(x.Name, "."), ID: x.ID, Detail: strings.Join(x.Records, " "), zone: x.ZoneID})
+		}
+	}
+	return all
+}
+
+func deleteRecordSet(ctx context.Context, s *Session, o Object) error {
+	c := recordSetCollection
+	c.path = "zones/" + o.zone + "/recordsets"
+	return openstack.Wrap(remove(ctx, s.Cloud, c, "/"+o.ID), "deleting %s", o)
 }
 
 func ownedBalancers(s *Session, v *Inventory) (all []Object) {

@@ -57,16 +57,18 @@ func (c collection) at(microversion string) collection {
 }
 
 var (
-	networkCollection  = neutron("networks", "network", "networks")
-	subnetCollection   = neutron("subnets", "subnet", "subnets")
-	routerCollection   = neutron("routers", "router", "routers")
-	groupCollection    = neutron("security-groups", "security_group", "security_groups")
-	portCollection     = neutron("ports", "port", "ports")
-	trunkCollection    = neutron("trunks", "trunk", "trunks")
-	fipCollection      = neutron("floatingips", "floatingip", "floatingips")
-	serverCollection   = nova("servers", "server", "servers")
-	keypairCollection  = nova("os-keypairs", "keypair", "keypairs")
-	balancerCollection = octavia("loadbalancers", "loadbalancer", "loadbalancers")
+	networkCollection = neutron("networks", "network", "networks")
+	subnetCollection  = neutron("subnets", "subnet", "subnets")
+	routerCollection  = neutron("routers", "router", "routers")
+	groupCollection   = neutron("security-groups", "security_group", "security_groups")
+	portCollection    = neutron("ports", "port", "ports")
+	trunkCollection   = neutron("trunks", "trunk", "trunks")
+	fipCollection     = neutron("floatingips", "floatingip", "floatingips")
+	serverCollection  = nova("servers", "server", "servers")
+	keypairCollection = nova("os-keypairs", "keypair", "keypairs")
+	// Designate's record sets of all zones; each is deleted through its zone.
+	recordSetCollection = collection{service: (*openstack.Cloud).Names, path: "recordsets", one: "recordset", many: "recordsets"}
+	balancerCollection  = octavia("loadbalancers", "loadbalancer", "loadbalancers")
 )
 
 // list reads a whole collection, page by page. query filters on the server's side.

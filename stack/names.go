@@ -210,7 +210,11 @@ func (s *Stack) placeOf(ctx context.Context, p namesPlace, connect bool) (place 
 		}
 		return z, z.Host.Close, nil
 	}
-	return nil, nil, fmt.Errorf("%w: declare dns.update or dns.zone in the lab file (docs/dns.md)", ErrNowhere)
+	if p.DNS.Designate {
+		client, err := s.session.Cloud.Names()
+		return dns.Designate{Client: client, Domain: p.Domain}, done, err
+	}
+	return nil, nil, fmt.Errorf("%w: declare dns.update, dns.zone or dns.designate in the lab file (docs/dns.md)", ErrNowhere)
 }
 
 func zoneFile(domain string, z DNSZone) dns.ZoneFile {

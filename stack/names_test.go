@@ -66,3 +66,28 @@ func TestTheNamesOfApplicationsFollowTheRouter(t *testing.T) {
 		t.Errorf("with an address that is given: %+v, %v", n, err)
 	}
 }
+
+func TestNamesInDesignateGoWithTheStackFromAnyMachine(t *testing.T) {
+	lab := labtest.New(t, []string{"demo"}, openstacktest.Polls(0), openstacktest.Zones("kuryr.internal"))
+	c := servers()
+	c.DNS.Designate = true
+	mustUp(t, lab, "demo", c)
+	s := open(t, lab, "demo")
+	n, err := s.Names(t.Context(), c, netip.Addr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.SyncNames(t.Context(), c, n); err != nil {
+		t.Fatal(err)
+	}
+	if !lab.Has("recordset", "worker-0.kuryr.internal.") {
+		t.Fatalf("no such name: %v", lab.Left())
+	}
+	p, err := open(t, lab, "demo").Plan(t.Context(), c)
+	if err != nil || p.HasChanges() {
+		t.Errorf("a stack with names is not as declared: %+v, %v", p, err)
+	}
+	lab.State = t.TempDir() // of another machine
+	mustDown(t, lab, "demo")
+	empty(t, lab)
+}

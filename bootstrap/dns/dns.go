@@ -1,5 +1,5 @@
-// Package dns makes the names of a stack resolve: address records by an update of a name server (RFC 2136, signed with TSIG) or in a zone
-// file for bind.
+// Package dns makes the names of a stack resolve: address records by an update of a name server (RFC 2136, signed with TSIG), in a zone
+// file for bind, or in Designate.
 //
 // It owns how names are written, found again and removed, and whose they are: what it did not write itself it neither changes nor removes.
 // It does not know which names a stack should have, nor where a declaration or a key comes from. miekg/dns lives only here.

@@ -83,6 +83,11 @@ func (c *Cloud) LoadBalancer() (*gophercloud.ServiceClient, error) {
 	return c.client(service{"Octavia", []string{"load-balancer"}, "v2.0"})
 }
 
+// Names is Designate.
+func (c *Cloud) Names() (*gophercloud.ServiceClient, error) {
+	return c.client(service{"Designate", []string{"dns"}, "v2"})
+}
+
 // Identity is Keystone.
 func (c *Cloud) Identity() (*gophercloud.ServiceClient, error) {
 	return c.client(service{"Keystone", []string{"identity"}, "v3"})

@@ -30,6 +30,7 @@ type Cloud struct {
 	compute  compute
 	images   *table[*image]
 	balancer balancer
+	names    names
 }
 
 // New starts a cloud that closes itself with the test. It holds the seed only:
@@ -51,6 +52,7 @@ func New(t testing.TB, options ...Option) *Cloud {
 	c.compute = newCompute()
 	c.images = newTable[*image]("image")
 	c.balancer = newBalancer()
+	c.names = names{newTable[*zone]("zone"), newTable[*recordSet]("recordset")}
 	c.seed()
 	c.routes()
 	c.server = httptest.NewServer(c.mux)
@@ -99,6 +101,7 @@ func (c *Cloud) routes() {
 	c.computeRoutes()
 	c.imageRoutes()
 	c.balancerRoutes()
+	c.nameRoutes()
 	c.mux.HandleFunc("/", c.handle(route{service: "", open: true, do: unknownRoute}))
 }
 
@@ -106,6 +109,7 @@ func (c *Cloud) routes() {
 func (c *Cloud) seed() {
 	c.seedNetwork()
 	c.seedCompute()
+	c.seedNames()
 	for _, s := range c.tables() {
 		for _, r := range s.all() {
 			r.head().seed = true

@@ -158,6 +158,9 @@ func (c *Cloud) catalog() []any {
 	if !c.knobs.noOctavia {
 		entries = append(entries, entry{"load-balancer", "octavia", prefixBalancer})
 	}
+	if len(c.knobs.zones) > 0 {
+		entries = append(entries, entry{"dns", "designate", prefixNames})
+	}
 	var out []any
 	for _, e := range entries {
 		var endpoints []any

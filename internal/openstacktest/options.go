@@ -17,6 +17,7 @@ type knobs struct {
 	tagsAtCreation bool            // Neutron's create calls take tags
 	refuseTrees    bool            // Octavia answers a fully populated create with 501
 	noOctavia      bool            // load-balancer is not in the catalog
+	zones          []string        // of the project demo in Designate, which is in the catalog if there are any
 	without        map[string]bool // Neutron extension aliases that are missing
 	with           map[string]bool // and those that are there on top of the usual
 	quota          map[string]int  // "service/resource" to limit, -1 is unlimited
@@ -52,6 +53,9 @@ func RefuseTrees() Option { return func(k *knobs) { k.refuseTrees = true } }
 
 // WithoutOctavia leaves the load-balancer service out of the catalog.
 func WithoutOctavia() Option { return func(k *knobs) { k.noOctavia = true } }
+
+// Zones adds Designate to the catalog, in which the project demo has these zones.
+func Zones(names ...string) Option { return func(k *knobs) { k.zones = names } }
 
 // WithoutExtension removes Neutron extensions by alias: "trunk" (its routes are
 // then 404), "standard-attr-tag" (no tag routes), "dns-integration" (dns_name is
