@@ -331,8 +331,6 @@ func (u *update) findTaken(ctx context.Context, changes []Change) error {
 	return taken
 }
 
-func (u *update) record(r Record) miekg.RR { return addressRecord(r) }
-
 func addressRecord(r Record) miekg.RR {
 	return &miekg.A{Hdr: miekg.RR_Header{Name: miekg.Fqdn(r.Name), Rrtype: miekg.TypeA, Class: miekg.ClassINET, Ttl: TTL}, A: r.Address.AsSlice()}
 }
