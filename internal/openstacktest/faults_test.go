@@ -146,7 +146,7 @@ func TestSettleEndsEveryTransition(t *testing.T) {
 }
 
 func TestLatencyIsPaidInParallel(t *testing.T) {
-	const latency = 50 * time.Millisecond
+	const latency = 500 * time.Millisecond
 	c := openstacktest.New(t, openstacktest.Latency(latency))
 	k := connect(t, c, "fake")
 	start := time.Now()
