@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 BIN     := bin/kuryrctl
 SOURCES := $(shell git ls-files '*.go' 'templates/**' 'nodeagent/**' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build test fmt vet staticcheck unit kernel e2e e2e-full lab reference fuzz bundle clean
+.PHONY: help build test fmt vet staticcheck unit kernel bench e2e e2e-full lab reference fuzz bundle clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,11 @@ unit: ## all hermetic tests, with the race detector
 	$(GO) test -race -timeout 20m ./...
 
 kernel: ## the tests of pods' interfaces, in a kernel of their own: the lab's (needs root, and the lab's cache)
-	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 $(if $(RUN),-v -run '$(RUN)') ./nodeagent/link ./nodeagent/cni
+	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 $(if $(RUN),-v -run '$(RUN)') ./nodeagent/link ./nodeagent/cni ./internal/hostporttest
+
+bench: ## what pods cost on a node and in the controller; the plugin in a kernel of its own, as above
+	$(GO) test -run '^$$' -bench . -timeout 30m ./cmd/kuryr-cni ./cmd/kuryr-node
+	CGO_ENABLED=0 $(GO) test -tags kernel -run '^$$' -bench . -count=1 -timeout 30m ./nodeagent/cni
 
 e2e: build bundle ## the tests on the lab cloud, which is brought up if it is not (needs root)
 	$(BIN) cloud up --install

@@ -55,7 +55,7 @@ type Options struct {
 	Log            *slog.Logger
 
 	// The rest is for tests, and 0 means what is written here.
-	Lease    time.Duration // 15 s: how long a controller that is silent is waited for
+	Lease    time.Duration // 15 s: how long a controller that is silent is waited for; whole seconds, since a Lease keeps nothing smaller
 	Backoff  time.Duration // 500 ms: before the second try of what failed; twice as long before each further one, up to a minute
 	Resync   time.Duration // 5 min: what is known of Neutron is read anew after it
 	Patience time.Duration // see subport.Options
