@@ -316,6 +316,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	defer s.announce()
 	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/api/v1/"), "/")
+	_, _, _, keeps := place(r.URL.Path)
 	switch {
 	case r.URL.Path == "/readyz":
 		s.readyz(w)
@@ -333,7 +334,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.evict(w, r, path[1], path[3])
 	case len(path) == 4 && path[2] == "pods" && r.Method == http.MethodPatch && r.Header.Get("Content-Type") == string(types.MergePatchType):
 		s.patchPod(w, r, path[1], path[3])
-	case strings.HasPrefix(r.URL.Path, "/apis/"):
+	case strings.HasPrefix(r.URL.Path, "/apis/") || keeps:
 		s.serveKept(w, r)
 	case len(path) >= 3 && path[2] == "secrets":
 		s.serveSecrets(w, r, path[1], path[3:])

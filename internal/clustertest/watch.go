@@ -18,7 +18,7 @@ import (
 // shelf keeps objects of kinds that this package knows nothing about, by path, with what every API server does for them: uids, resource
 // versions and conflicts, the status apart from the rest, merge patches.
 type shelf struct {
-	objects map[string]map[string]any // by path below /apis/, without /status
+	objects map[string]map[string]any // by path below /apis/ (for the core group below /api/), without /status
 	changed chan struct{}             // closed at the next request or change
 }
 
@@ -70,8 +70,8 @@ func (s *Server) podHappens(kind string, p *corev1.Pod) {
 // keptHappens gives an object of the shelf its new version, and writes that down.
 func (s *Server) keptHappens(kind, path string, o map[string]any) {
 	meta(o)["resourceVersion"] = s.upcoming()
-	collection, name, _ := place("/apis/" + path)
-	s.happen("/apis/"+collection, path, kind, o, map[string]string{"metadata.name": name})
+	collection, _, name, _ := place(root(path) + path)
+	s.happen(root(path)+collection, path, kind, o, map[string]string{"metadata.name": name})
 }
 
 // EndWatches closes all watches, as a server that restarts does; when history is lost, a watch from before answers 410 Gone.
@@ -94,6 +94,21 @@ var kept = map[string]struct {
 	"kuryr.openstack.org/v1alpha1/subportpools": {"SubportPool", true},
 	"coordination.k8s.io/v1/leases":             {"Lease", false},
 	"events.k8s.io/v1/events":                   {"Event", false},
+	"discovery.k8s.io/v1/endpointslices":        {"EndpointSlice", false},
+	"v1/services":                               {"Service", true},
+}
+
+// below cuts off what says where the API's groups begin.
+func below(path string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(path, "/apis/"), "/api/")
+}
+
+// root is what [below] has cut off: the core group alone is called by nothing but its version.
+func root(path string) string {
+	if strings.HasPrefix(path, "v1/") {
+		return "/api/"
+	}
+	return "/apis/"
 }
 
 // Object returns what is at a path below /apis/, such as "kuryr.openstack.org/v1alpha1/subportpools/worker-0", into a pointer.
@@ -222,28 +237,33 @@ func meta(o map[string]any) map[string]any {
 	return m
 }
 
-// place splits a path into the collection it is in, and what follows: "", a name, or a name and "status".
-func place(path string) (collection, rest string, ok bool) {
-	parts := strings.Split(strings.TrimPrefix(path, "/apis/"), "/")
-	if len(parts) > 4 && parts[2] == "namespaces" {
-		collection = strings.Join(append(slices.Clone(parts[:2]), parts[4]), "/")
-		rest = strings.Join(parts[5:], "/")
-	} else if len(parts) > 2 {
-		collection, rest = strings.Join(parts[:3], "/"), strings.Join(parts[3:], "/")
+// place splits a path into the collection it is in, its namespace, and what follows: "", a name, or a name and "status".
+func place(path string) (collection, namespace, rest string, ok bool) {
+	parts := strings.Split(below(path), "/")
+	group := 2
+	if strings.HasPrefix(path, "/api/") {
+		group = 1
+	}
+	if len(parts) > group+2 && parts[group] == "namespaces" {
+		namespace = parts[group+1]
+		parts = append(parts[:group:group], parts[group+2:]...)
+	}
+	if len(parts) > group {
+		collection, rest = strings.Join(parts[:group+1], "/"), strings.Join(parts[group+1:], "/")
 	}
 	_, ok = kept[collection]
-	return collection, rest, ok
+	return collection, namespace, rest, ok
 }
 
 // serveKept answers for the collections of the shelf.
 func (s *Server) serveKept(w http.ResponseWriter, r *http.Request) {
-	collection, rest, ok := place(r.URL.Path)
+	collection, namespace, rest, ok := place(r.URL.Path)
 	if !ok {
 		s.unknown(w, r)
 		return
 	}
 	name, sub, _ := strings.Cut(rest, "/")
-	path := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/apis/"), "/status")
+	path := strings.TrimSuffix(below(r.URL.Path), "/status")
 	resource := collection[strings.LastIndex(collection, "/")+1:]
 	old, found := s.shelf.objects[path]
 	if name != "" && !found {
@@ -262,7 +282,8 @@ func (s *Server) serveKept(w http.ResponseWriter, r *http.Request) {
 		items := []any{}
 		matches := s.selector(r)
 		for _, path := range slices.Sorted(maps.Keys(s.shelf.objects)) {
-			if name, ok := strings.CutPrefix("/apis/"+path, r.URL.Path+"/"); ok && matches(map[string]string{"metadata.name": name}) {
+			c, in, name, _ := place(root(path) + path)
+			if c == collection && (namespace == "" || namespace == in) && matches(map[string]string{"metadata.name": name}) {
 				items = append(items, s.shelf.objects[path])
 			}
 		}
@@ -416,7 +437,7 @@ func watches(r *http.Request) bool {
 	if r.Method != http.MethodGet || r.URL.Query().Get("watch") != "true" && r.URL.Query().Get("watch") != "1" {
 		return false
 	}
-	_, rest, ok := place(r.URL.Path)
+	_, _, rest, ok := place(r.URL.Path)
 	return core[r.URL.Path] != "" || ok && rest == ""
 }
 
@@ -501,7 +522,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request) {
 // bookmark ends what was there when the watch began. Its kind is that of what is watched, or the client cannot read it.
 func bookmark(r *http.Request, version int) string {
 	group, kind := "v1", core[r.URL.Path]
-	if collection, _, ok := place(r.URL.Path); ok {
+	if collection, _, _, ok := place(r.URL.Path); ok {
 		group, kind = collection[:strings.LastIndex(collection, "/")], kept[collection].kind
 	}
 	return fmt.Sprintf(`{"apiVersion":%q,"kind":%q,"metadata":{"resourceVersion":"%d","annotations":{"k8s.io/initial-events-end":"true"}}}`, group, kind, max(version, 1))

@@ -32,7 +32,7 @@ func Workers(t testing.TB, fake *openstacktest.Cloud, stack string, names ...str
 		return made[one].ID
 	}
 	vm := make("networks", "network", map[string]any{"name": stack + "/vm_net"})
-	make("subnets", "subnet", map[string]any{"name": stack + "/vm_subnet", "network_id": vm, "cidr": "10.11.0.0/24", "ip_version": 4})
+	make("subnets", "subnet", map[string]any{"name": stack + "/vm_subnet", "network_id": vm, "cidr": "10.11.0.0/20", "ip_version": 4})
 	pod := make("networks", "network", map[string]any{"name": stack + "/pod_net"})
 	make("subnets", "subnet", map[string]any{"name": stack + "/pod_subnet", "network_id": pod, "cidr": "10.10.0.0/16", "ip_version": 4, "enable_dhcp": false})
 	make("security-groups", "security_group", map[string]any{"name": stack + "/pod_access"})
