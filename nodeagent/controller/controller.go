@@ -53,6 +53,9 @@ type Options struct {
 	LeaseNamespace string
 	Identity       string // among the controllers: unique
 	Log            *slog.Logger
+	// Beside works on something else while the Lease is held: it is called when that begins and must return soon after ctx has ended. It asks
+	// mayWrite before each call that changes something. Nil is nothing.
+	Beside func(ctx context.Context, mayWrite func() error)
 
 	// The rest is for tests, and 0 means what is written here.
 	Lease    time.Duration // 15 s: how long a controller that is silent is waited for; whole seconds, since a Lease keeps nothing smaller
@@ -226,6 +229,11 @@ func (c *Controller) mayWrite() error {
 func (c *Controller) lead(ctx context.Context) {
 	c.o.Log.Info("leading", "identity", c.o.Identity)
 	defer c.o.Log.Info("no longer leading")
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	if c.o.Beside != nil {
+		workers.Go(func() { c.o.Beside(ctx, c.mayWrite) })
+	}
 	network := c.open(ctx)
 	if network == nil {
 		return
@@ -243,7 +251,6 @@ func (c *Controller) lead(ctx context.Context) {
 	for _, name := range c.names() {
 		c.queue.Add(name)
 	}
-	var workers sync.WaitGroup
 	for range atOnce {
 		workers.Go(func() { c.work(ctx) })
 	}
