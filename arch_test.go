@@ -21,11 +21,11 @@ var rooms = map[string][]string{
 	"charm.land/lipgloss/v2":                 {"cmd/kuryrctl"},
 	"golang.org/x/crypto/ssh":                {"bootstrap/ssh", "internal/sshtest", "internal/labtest"},
 	"github.com/pkg/sftp":                    {"bootstrap/ssh", "internal/sshtest"},
-	"github.com/gophercloud/gophercloud/v2":  {"internal/openstack", "provision", "stack", "bootstrap/cloud", "bootstrap/dns", "nodeagent/subport"}, // stack: the type of an image; cloud: its first users and networks
+	"github.com/gophercloud/gophercloud/v2":  {"internal/openstack", "provision", "stack", "bootstrap/cloud", "bootstrap/dns", "nodeagent/subport", "nodeagent/lbaas", "internal/labtest"}, // stack: the type of an image; cloud: its first users and networks
 	"github.com/hashicorp/go-multierror":     {"stack"},
-	"k8s.io/client-go":                       {"bootstrap/cluster", "nodeagent/controller", "nodeagent/daemon", "cmd/kuryr-node"},
-	"k8s.io/api":                             {"bootstrap/cluster", "internal/clustertest", "nodeagent/controller"},
-	"k8s.io/apimachinery":                    {"bootstrap/cluster", "internal/clustertest", "nodeagent/controller", "nodeagent/daemon", "nodeagent/vif"},
+	"k8s.io/client-go":                       {"bootstrap/cluster", "nodeagent/controller", "nodeagent/lbaas", "nodeagent/daemon", "cmd/kuryr-node"},
+	"k8s.io/api":                             {"bootstrap/cluster", "internal/clustertest", "nodeagent/controller", "nodeagent/lbaas"},
+	"k8s.io/apimachinery":                    {"bootstrap/cluster", "internal/clustertest", "nodeagent/controller", "nodeagent/lbaas", "nodeagent/daemon", "nodeagent/vif"},
 	"k8s.io/klog":                            {"bootstrap/cluster"},
 	"github.com/vishvananda/netlink":         {"nodeagent/link"},
 	"github.com/vishvananda/netns":           {"nodeagent/link"},
@@ -55,6 +55,7 @@ var floors = map[string][]string{
 	"bootstrap/bundle":     {"bootstrap", "bootstrap/payload", "stack", "cmd/kuryrctl", "internal/makebundle"},
 	"nodeagent/subport":    {"nodeagent/controller"},
 	"nodeagent/controller": {"cmd/kuryr-node"},
+	"nodeagent/lbaas":      {"cmd/kuryr-node"},
 }
 
 type goPackage struct {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 	"github.com/kuryrctl/kuryrctl/nodeagent/controller"
+	"github.com/kuryrctl/kuryrctl/nodeagent/lbaas"
 )
 
 func runController(ctx context.Context, args []string, _, stderr io.Writer) error {
@@ -47,6 +48,11 @@ func runController(ctx context.Context, args []string, _, stderr io.Writer) erro
 	if o.Cloud, err = openstack.Connect(ctx, openstack.Options{File: *clouds, Cloud: *cloud, Log: o.Log, UserAgent: "kuryr-controller/" + version}); err != nil {
 		return err
 	}
+	services, err := lbaas.New(lbaas.Options{Kube: o.Kube, Cloud: o.Cloud, Stack: o.Stack, Identity: o.Identity, Log: o.Log})
+	if err != nil {
+		return err
+	}
+	o.Beside = services.Lead
 	c, err := controller.New(o)
 	if err != nil {
 		return err
@@ -55,7 +61,14 @@ func runController(ctx context.Context, args []string, _, stderr io.Writer) erro
 	if err != nil {
 		return fmt.Errorf("listening for health checks: %w", err)
 	}
-	server := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	own := c.Handler()
+	mux := http.NewServeMux()
+	mux.Handle("/", own)
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		own.ServeHTTP(w, r)
+		services.Metrics(w)
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	err = c.Run(ctx)

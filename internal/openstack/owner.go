@@ -32,3 +32,13 @@ func ServerStack(metadata map[string]string) (stack, key string, ok bool) {
 	stack = metadata[stackMetadata]
 	return stack, metadata[keyMetadata], stack != ""
 }
+
+// ServiceMark is the description of what belongs to the stack and, in it, to one Service of its cluster, which service names.
+func ServiceMark(stack, service string) string { return Mark(stack) + serviceMark + service }
+
+// ServiceOf reads back [ServiceMark].
+func ServiceOf(stack, description string) (service string, ok bool) {
+	return strings.CutPrefix(description, Mark(stack)+serviceMark)
+}
+
+const serviceMark = " service="

@@ -1,0 +1,396 @@
+package lbaas
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
+)
+
+// Class is the spec.loadBalancerClass that asks for what an unset one gets.
+const Class = "kuryr.openstack.org/octavia"
+
+// Annotations of Services that are understood: those of cloud-provider-openstack, with its meaning.
+const (
+	annotationInternal = "service.beta.kubernetes.io/openstack-internal-load-balancer"
+	annotationPrefix   = "loadbalancer.openstack.org/"
+)
+
+// facts are what [desired] must know of the stack.
+type facts struct {
+	stack     string
+	provider  string
+	vipSubnet string
+	public    string // network of floating IPs
+	places    []place
+}
+
+// place is a subnet that members may be on.
+type place struct {
+	prefix netip.Prefix
+	subnet string
+	pods   bool // their security group is ours to open
+}
+
+func (f facts) ovn() bool { return f.provider == "ovn" }
+
+func (f facts) place(addr string) (place, bool) {
+	a, err := netip.ParseAddr(addr)
+	if err != nil {
+		return place{}, false
+	}
+	i := slices.IndexFunc(f.places, func(p place) bool { return p.prefix.Contains(a) })
+	if i < 0 {
+		return place{}, false
+	}
+	return f.places[i], true
+}
+
+// want is what a Service asks of OpenStack.
+type want struct {
+	tree     *balancer // nil: nothing
+	floating *floating // nil: none
+	report   bool      // the Service's status is ours to write
+	hostname string    // to be told there instead of the address
+	rules    []rule
+	wishes   []wish
+}
+
+// floating is the public address that a Service asks for.
+type floating struct {
+	network, subnet string
+	address         string // "" is any
+	keep            bool   // it outlives the Service
+}
+
+// rule lets traffic in to pods.
+type rule struct {
+	Protocol string // tcp, udp, sctp
+	Port     int
+	From     string // in CIDR form; "" is everywhere
+}
+
+// wish is what a Service asks for and does not get.
+type wish struct {
+	reason Reason
+	note   string
+}
+
+// served tells whether a Service gets a load balancer at all. That of default/kubernetes is the stack's.
+func served(s *corev1.Service) bool {
+	return s != nil && s.DeletionTimestamp == nil && s.Spec.Type != corev1.ServiceTypeExternalName && s.Spec.ClusterIP != "" && s.Spec.ClusterIP != corev1.ClusterIPNone &&
+		!(s.Namespace == "default" && s.Name == "kubernetes")
+}
+
+// public tells whether a Service is of type LoadBalancer and of our class.
+func public(s *corev1.Service) bool {
+	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && (s.Spec.LoadBalancerClass == nil || *s.Spec.LoadBalancerClass == Class)
+}
+
+// prefix begins the names of all load balancers that are made here.
+func prefix(stack string) string { return stack + "/svc/" }
+
+// nameOf is the name of a Service's load balancer. A Service that is made anew under its old name has another.
+func nameOf(stack string, s *corev1.Service) string {
+	return prefix(stack) + s.Namespace + "/" + s.Name + "/" + short(s)
+}
+
+func short(s *corev1.Service) string { return string(s.UID)[:min(8, len(s.UID))] }
+
+// keyOf reads [nameOf] back, to namespace/name.
+func keyOf(stack, name string) (string, bool) {
+	rest, ok := strings.CutPrefix(name, prefix(stack))
+	at := strings.LastIndex(rest, "/")
+	if !ok || strings.Count(rest, "/") != 2 {
+		return "", false
+	}
+	return rest[:at], true
+}
+
+// markOf is the description of a floating IP: whose it is, and for which Service.
+func markOf(stack string, s *corev1.Service) string {
+	return openstack.ServiceMark(stack, s.Namespace+"/"+s.Name+"/"+short(s))
+}
+
+// desired says what a Service asks for, and which of its wishes cannot be granted. It depends on its arguments alone.
+func desired(s *corev1.Service, endpoints []*discoveryv1.EndpointSlice, f facts) want {
+	var w want
+	if !served(s) {
+		return w
+	}
+	d := &designer{Service: s, facts: f, w: &w}
+	vip, err := netip.ParseAddr(s.Spec.ClusterIP)
+	if err != nil || !vip.Is4() {
+		d.wish(AddressFamilyNotSupported, "only IPv4 is served; the ClusterIP is %s", s.Spec.ClusterIP)
+		return w
+	}
+	w.tree = &balancer{Name: nameOf(f.stack, s), VIP: s.Spec.ClusterIP, Provider: f.provider}
+	d.annotations()
+	internal := d.flag(annotationInternal)
+	for _, p := range s.Spec.Ports {
+		if l := d.listener(p, endpoints); l != nil {
+			w.tree.Listeners = append(w.tree.Listeners, l)
+		}
+	}
+	d.limits()
+	if !public(s) {
+		return w
+	}
+	w.report, w.hostname = true, s.Annotations[annotationPrefix+"hostname"]
+	if internal {
+		return w
+	}
+	w.floating = &floating{network: cmp.Or(s.Annotations[annotationPrefix+"floating-network-id"], f.public), subnet: s.Annotations[annotationPrefix+"floating-subnet-id"],
+		address: s.Spec.LoadBalancerIP, keep: d.flag(annotationPrefix + "keep-floatingip")}
+	d.open()
+	return w
+}
+
+type designer struct {
+	*corev1.Service
+	facts
+	w *want
+}
+
+func (d *designer) wish(r Reason, format string, args ...any) {
+	d.w.wishes = append(d.w.wishes, wish{r, fmt.Sprintf(format, args...)})
+}
+
+// understood are the annotations below annotationPrefix that mean something here; true are those that the OVN provider has nothing for.
+var understood = map[string]bool{
+	"floating-network-id": false, "floating-subnet-id": false, "keep-floatingip": false, "hostname": false,
+	"enable-health-monitor": false, "health-monitor-delay": false, "health-monitor-timeout": false, "health-monitor-max-retries": false, "health-monitor-max-retries-down": false,
+	"lb-method": true, "connection-limit": true, "timeout-client-data": true, "timeout-member-connect": true, "timeout-member-data": true, "timeout-tcp-inspect": true,
+}
+
+// annotations says which of them will have no effect.
+func (d *designer) annotations() {
+	var foreign, beyond []string
+	for key := range d.Annotations {
+		name, ok := strings.CutPrefix(key, annotationPrefix)
+		if !ok {
+			continue
+		}
+		switch able, known := understood[name]; {
+		case !known:
+			foreign = append(foreign, key)
+		case able && d.ovn():
+			beyond = append(beyond, key)
+		}
+	}
+	slices.Sort(foreign)
+	slices.Sort(beyond)
+	if len(foreign) > 0 {
+		d.wish(AnnotationNotSupported, "without effect here: %s", strings.Join(foreign, ", "))
+	}
+	if len(beyond) > 0 {
+		d.wish(OptionNotSupported, "the provider ovn has nothing for %s", strings.Join(beyond, ", "))
+	}
+}
+
+// limits says which fields of the Service will have no effect.
+func (d *designer) limits() {
+	s := d.Spec
+	if len(s.ExternalIPs) > 0 {
+		d.wish(ExternalIPsNotServed, "spec.externalIPs are not served: use type LoadBalancer")
+	}
+	if s.Type == corev1.ServiceTypeNodePort {
+		d.wish(NodePortNotServed, "no node listens on node ports: the Service answers at its ClusterIP; use type LoadBalancer to reach it from outside")
+	}
+	if s.InternalTrafficPolicy != nil && *s.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal {
+		d.wish(TrafficPolicyNotServed, "spec.internalTrafficPolicy Local is not served: traffic goes to all endpoints")
+	}
+	if public(d.Service) && s.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal && !d.ovn() {
+		d.wish(TrafficPolicyNotServed, "the provider %s does not keep the client's address, which spec.externalTrafficPolicy Local asks for", d.provider)
+	}
+	if len(s.LoadBalancerSourceRanges) > 0 && !public(d.Service) {
+		return
+	}
+}
+
+func (d *designer) flag(key string) bool {
+	text, ok := d.Annotations[key]
+	if !ok {
+		return false
+	}
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		d.wish(AnnotationInvalid, "%s is %q: true or false is understood", key, text)
+	}
+	return v
+}
+
+// number reads an annotation between two bounds.
+func (d *designer) number(name string, otherwise, least, most int) int {
+	text, ok := d.Annotations[annotationPrefix+name]
+	if !ok {
+		return otherwise
+	}
+	v, err := strconv.Atoi(text)
+	if err != nil || v < least || v > most {
+		d.once(AnnotationInvalid, "%s is %q: a number from %d to %d is understood", annotationPrefix+name, text, least, most)
+		return otherwise
+	}
+	return v
+}
+
+// once says of each port the same only once.
+func (d *designer) once(r Reason, format string, args ...any) {
+	if w := (wish{r, fmt.Sprintf(format, args...)}); !slices.Contains(d.w.wishes, w) {
+		d.w.wishes = append(d.w.wishes, w)
+	}
+}
+
+// listener is what a port of the Service asks for, with its pool.
+func (d *designer) listener(p corev1.ServicePort, endpoints []*discoveryv1.EndpointSlice) *listener {
+	protocol := string(cmp.Or(p.Protocol, corev1.ProtocolTCP))
+	name := fmt.Sprintf("%s/%s:%s:%d", d.Namespace, d.Name, protocol, p.Port)
+	l := &listener{Name: name, Protocol: protocol, Port: int(p.Port), settings: standard}
+	l.Pool = &pool{Name: name, Protocol: protocol, Algorithm: "ROUND_ROBIN", Members: d.members(p, endpoints)}
+	if d.ovn() {
+		l.Pool.Algorithm = "SOURCE_IP_PORT" // the only one that OVN has
+	} else {
+		l.settings = settings{Limit: d.number("connection-limit", standard.Limit, -1, 1<<30), ClientData: d.number("timeout-client-data", standard.ClientData, 0, 365*24*3600*1000),
+			MemberConnect: d.number("timeout-member-connect", standard.MemberConnect, 0, 365*24*3600*1000), MemberData: d.number("timeout-member-data", standard.MemberData, 0, 365*24*3600*1000),
+			Inspect: d.number("timeout-tcp-inspect", standard.Inspect, 0, 365*24*3600*1000)}
+		switch m := d.Annotations[annotationPrefix+"lb-method"]; m {
+		case "":
+		case "ROUND_ROBIN", "LEAST_CONNECTIONS", "SOURCE_IP":
+			l.Pool.Algorithm = m
+		default:
+			d.once(AnnotationInvalid, "%slb-method is %q: ROUND_ROBIN, LEAST_CONNECTIONS and SOURCE_IP are understood", annotationPrefix, m)
+		}
+		if public(d.Service) {
+			l.CIDRs = d.ranges()
+		}
+	}
+	if d.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+		l.Pool.Affinity = &affinity{Type: "SOURCE_IP"}
+		if c := d.Spec.SessionAffinityConfig; protocol != "TCP" && c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
+			l.Pool.Affinity.Timeout = int(*c.ClientIP.TimeoutSeconds)
+		}
+	}
+	if d.quiet(annotationPrefix + "enable-health-monitor") {
+		l.Pool.Monitor = d.monitor(protocol)
+	}
+	return l
+}
+
+// quiet is [designer.flag] that complains once however many ports ask.
+func (d *designer) quiet(key string) bool {
+	before := len(d.w.wishes)
+	v := d.flag(key)
+	if all := d.w.wishes; len(all) > before && slices.Contains(all[:before], all[before]) {
+		d.w.wishes = all[:before]
+	}
+	return v
+}
+
+func (d *designer) monitor(protocol string) *monitor {
+	kind := map[string]string{"TCP": "TCP", "UDP": "UDP-CONNECT", "SCTP": "SCTP"}[protocol]
+	if d.ovn() && protocol == "SCTP" {
+		d.once(OptionNotSupported, "the provider ovn has no health monitor for SCTP")
+		return nil
+	}
+	m := &monitor{Type: kind, Delay: d.number("health-monitor-delay", 5, 1, 3600), Timeout: d.number("health-monitor-timeout", 3, 1, 3600),
+		Retries: d.number("health-monitor-max-retries", 1, 1, 10), RetriesDown: d.number("health-monitor-max-retries-down", 3, 1, 10)}
+	if m.Timeout > m.Delay {
+		d.once(AnnotationInvalid, "the health monitor's timeout %d s is longer than its delay %d s", m.Timeout, m.Delay)
+		m.Timeout = m.Delay
+	}
+	return m
+}
+
+// ranges are the sources that a LoadBalancer is for, sorted; none is everywhere.
+func (d *designer) ranges() (all []string) {
+	for _, text := range d.Spec.LoadBalancerSourceRanges {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil || !p.Addr().Is4() {
+			d.once(SourceRangeInvalid, "spec.loadBalancerSourceRanges has %q, which is no IPv4 range", text)
+			continue
+		}
+		all = append(all, p.Masked().String())
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// members are the endpoints behind a port: those that are ready or, where none is, those that still serve while they end.
+func (d *designer) members(p corev1.ServicePort, endpoints []*discoveryv1.EndpointSlice) []member {
+	var ready, ending []member
+	for _, slice := range endpoints {
+		if slice.AddressType != discoveryv1.AddressTypeIPv4 {
+			continue
+		}
+		for _, sp := range slice.Ports {
+			if sp.Port == nil || deref(sp.Name) != p.Name || sp.Protocol != nil && *sp.Protocol != cmp.Or(p.Protocol, corev1.ProtocolTCP) {
+				continue
+			}
+			for _, e := range slice.Endpoints {
+				if len(e.Addresses) == 0 {
+					continue
+				}
+				m := member{Address: e.Addresses[0], Port: int(*sp.Port)}
+				if at, ok := d.place(m.Address); ok {
+					m.Subnet = at.subnet
+				}
+				switch c := e.Conditions; {
+				case c.Ready == nil || *c.Ready:
+					ready = append(ready, m)
+				case deref(c.Serving) && deref(c.Terminating):
+					ending = append(ending, m)
+				}
+			}
+		}
+	}
+	if len(ready) == 0 {
+		ready = ending
+	}
+	slices.SortFunc(ready, member.compare)
+	return slices.CompactFunc(ready, member.same)
+}
+
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// open says what must be let in to the pods: OVN keeps the client's address, which is none that their security group knows.
+func (d *designer) open() {
+	if !d.ovn() {
+		return
+	}
+	from := d.ranges()
+	switch {
+	case len(d.Spec.LoadBalancerSourceRanges) == 0:
+		from = []string{""}
+	case slices.Contains(from, "0.0.0.0/0"):
+		from = []string{""}
+	}
+	closed := false
+	for _, l := range d.w.tree.Listeners {
+		for _, m := range l.Pool.Members {
+			if at, ok := d.place(m.Address); !ok || !at.pods {
+				closed = true
+				continue
+			}
+			for _, f := range from {
+				if r := (rule{strings.ToLower(l.Protocol), m.Port, f}); !slices.Contains(d.w.rules, r) {
+					d.w.rules = append(d.w.rules, r)
+				}
+			}
+		}
+	}
+	if closed {
+		d.wish(EndpointNotOpen, "some endpoints are no pods on the pod network: what lets clients from outside in to them is not in our hands (security group %s/nodes)", d.stack)
+	}
+}
