@@ -148,6 +148,9 @@ func (l *lab) tree() (all []string) {
 		if _, err = c.Get(context.Background(), c.ServiceURL(strings.TrimPrefix(path, "/")), &body, nil); err == nil {
 			err = json.Unmarshal(body[key], &found)
 		}
+		if openstack.IsNotFound(err) { // it went between two lists
+			return nil
+		}
 		if err != nil {
 			l.t.Fatal(err)
 		}
