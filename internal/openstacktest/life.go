@@ -76,6 +76,8 @@ func (c *Cloud) vanish(r row) {
 		c.unbind(r)
 	case *loadBalancer:
 		c.dropBalancer(r)
+	case *lbPool:
+		_ = removePool(&call{Cloud: c}, r) // never refuses
 	case *port:
 		c.freePort(r)
 		if t, ok := c.trunkOf(id); ok {
