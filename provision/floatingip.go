@@ -43,6 +43,9 @@ func (f *FloatingIP) Address() netip.Addr { return f.address }
 func (f *FloatingIP) Observe(context.Context) (graph.State, error) {
 	f.spare = ""
 	for _, x := range f.s.found.FloatingIPs {
+		if f.s.forService(x.Description) {
+			continue
+		}
 		if x.PortID == f.port() {
 			f.take(&x)
 			return graph.State{Phase: graph.Ready, ID: f.id, Detail: f.address.String()}, nil

@@ -64,7 +64,7 @@ func (s *Session) Discover(ctx context.Context) (*Inventory, error) {
 	fetch(each, g, s, routerCollection, marked, &v.Routers)
 	fetch(each, g, s, groupCollection, marked, &v.Groups)
 	fetch(each, g, s, trunkCollection, marked, &v.Trunks)
-	fetch(each, g, s, fipCollection, marked, &v.FloatingIPs)
+	fetch(each, g, s, fipCollection, project, &v.FloatingIPs) // those of Services have a mark of their own
 	fetch(each, g, s, balancerCollection, project, &v.LoadBalancers)
 	fetch(each, g, s, portCollection, nil, &v.Ports)
 	fetch(each, g, s, recordSetCollection, url.Values{"description": {s.mark()}}, &v.RecordSets)
@@ -129,7 +129,7 @@ func (s *Session) narrow(v *Inventory) {
 	v.Routers = slices.DeleteFunc(v.Routers, func(x routers.Router) bool { return !ours(x.Description) })
 	v.Groups = slices.DeleteFunc(v.Groups, func(x groups.SecGroup) bool { return !ours(x.Description) })
 	v.Trunks = slices.DeleteFunc(v.Trunks, func(x trunks.Trunk) bool { return !ours(x.Description) })
-	v.FloatingIPs = slices.DeleteFunc(v.FloatingIPs, func(x floatingips.FloatingIP) bool { return !ours(x.Description) })
+	v.FloatingIPs = slices.DeleteFunc(v.FloatingIPs, func(x floatingips.FloatingIP) bool { return !ours(x.Description) && !s.forService(x.Description) })
 	v.RecordSets = slices.DeleteFunc(v.RecordSets, func(x recordsets.RecordSet) bool { return !ours(x.Description) })
 	v.Servers = slices.DeleteFunc(v.Servers, func(x servers.Server) bool { return !s.ownsServer(x) })
 	v.Ports = slices.DeleteFunc(v.Ports, func(x ports.Port) bool {
@@ -142,6 +142,12 @@ func (s *Session) narrow(v *Inventory) {
 
 func (s *Session) ownsPort(x ports.Port) bool {
 	return x.Description == s.mark() && x.ProjectID == s.Cloud.ProjectID()
+}
+
+// forService tells whether a floating IP was made by the controller in the cluster, for a Service.
+func (s *Session) forService(description string) bool {
+	_, ok := openstack.ServiceOf(s.Stack, description)
+	return ok
 }
 
 func (s *Session) ownsServer(x servers.Server) bool {

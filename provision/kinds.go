@@ -143,7 +143,7 @@ func (s *Session) Owned() []Object {
 
 func ownedFloatingIPs(s *Session, v *Inventory) (all []Object) {
 	for _, x := range v.FloatingIPs {
-		all = append(all, Object{Kind: "fip", Name: x.FloatingIP, ID: x.ID, Detail: x.FixedIP})
+		all = append(all, Object{Kind: "fip", Name: x.FloatingIP, ID: x.ID, Detail: x.FixedIP, pods: s.forService(x.Description)})
 	}
 	return all
 }
@@ -167,7 +167,7 @@ func deleteRecordSet(ctx context.Context, s *Session, o Object) error {
 func ownedBalancers(s *Session, v *Inventory) (all []Object) {
 	for _, x := range v.LoadBalancers {
 		if x.Description == s.mark() {
-			all = append(all, Object{Kind: "loadbalancer", Name: x.Name, ID: x.ID, Detail: x.VipAddress})
+			all = append(all, Object{Kind: "loadbalancer", Name: x.Name, ID: x.ID, Detail: x.VipAddress, pods: strings.HasPrefix(x.Name, s.Name("svc/"))})
 		}
 	}
 	return all

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
+	"github.com/kuryrctl/kuryrctl/stack"
 )
 
 // What runs inside a stack hangs pods' ports on its trunks and makes load balancers for services. They carry the stack's mark, and
@@ -87,4 +88,56 @@ func TestAForeignLoadBalancerIsNamed(t *testing.T) {
 	if err != nil || len(r.Foreign) != 1 || r.Foreign[0].Name != "theirs" {
 		t.Fatalf("%v, foreign %+v", err, r.Foreign)
 	}
+}
+
+func TestServicesOfTheClusterAreNoDriftAndGoWithTheStack(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	v := mustUp(t, lab, "demo", servers())
+	cloud := connect(t, lab)
+	network, err := cloud.Network()
+	if err != nil {
+		t.Fatal(err)
+	}
+	balancer, err := cloud.LoadBalancer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made struct {
+		LoadBalancer struct {
+			VIPPort string `json:"vip_port_id"`
+		} `json:"loadbalancer"`
+	}
+	body := map[string]any{"loadbalancer": map[string]any{"name": "demo/svc/default/web/0001", "description": openstack.Mark("demo"), "vip_address": "172.30.0.20",
+		"vip_subnet_id": v.Networks[1].SubnetID, "provider": "ovn", "listeners": []any{map[string]any{"name": "web", "protocol": "TCP", "protocol_port": 80}}}}
+	if _, err := balancer.Post(t.Context(), balancer.ServiceURL("lbaas", "loadbalancers"), body, &made, nil); err != nil {
+		t.Fatal(err)
+	}
+	lab.Settle()
+	var public struct{ Networks []struct{ ID string } }
+	if _, err := network.Get(t.Context(), network.ServiceURL("networks")+"?name=public", &public, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, port := range []any{made.LoadBalancer.VIPPort, nil} { // the second lost its way when its load balancer was made anew
+		body = map[string]any{"floatingip": map[string]any{"floating_network_id": public.Networks[0].ID, "port_id": port,
+			"description": openstack.ServiceMark("demo", "default/web/0001")}}
+		if _, err := network.Post(t.Context(), network.ServiceURL("floatingips"), body, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := open(t, lab, "demo").Plan(t.Context(), servers())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range p.Changes {
+		if c.Action != stack.Keep {
+			t.Errorf("the plan has %+v", c)
+		}
+	}
+	r, err := open(t, lab, "demo").Removal(t.Context())
+	if err != nil || len(r.Foreign) != 0 {
+		t.Fatalf("%v, foreign %+v", err, r.Foreign)
+	}
+	mustDown(t, lab, "demo")
+	empty(t, lab)
 }
