@@ -14,7 +14,8 @@ func TestTheDocumentationKnowsEveryReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	told := map[string]string{}
-	for line := range strings.Lines(string(text)) {
+	own, _, _ := strings.Cut(string(text), "\n# Events about Services\n") // package lbaas has those
+	for line := range strings.Lines(own) {
 		if cells := strings.Split(line, "|"); len(cells) > 3 {
 			told[strings.TrimSpace(cells[1])] = strings.TrimSpace(cells[2])
 		}

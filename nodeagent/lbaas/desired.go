@@ -210,9 +210,6 @@ func (d *designer) limits() {
 	if public(d.Service) && s.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal && !d.ovn() {
 		d.wish(TrafficPolicyNotServed, "the provider %s does not keep the client's address, which spec.externalTrafficPolicy Local asks for", d.provider)
 	}
-	if len(s.LoadBalancerSourceRanges) > 0 && !public(d.Service) {
-		return
-	}
 }
 
 func (d *designer) flag(key string) bool {
@@ -268,7 +265,9 @@ func (d *designer) listener(p corev1.ServicePort, endpoints []*discoveryv1.Endpo
 			d.once(AnnotationInvalid, "%slb-method is %q: ROUND_ROBIN, LEAST_CONNECTIONS and SOURCE_IP are understood", annotationPrefix, m)
 		}
 		if public(d.Service) {
-			l.CIDRs = d.ranges()
+			if l.CIDRs = d.ranges(); len(l.CIDRs) == 0 && len(d.Spec.LoadBalancerSourceRanges) > 0 {
+				l.CIDRs = []string{"0.0.0.0/32"} // none is everywhere, and what was asked for is some place that cannot be read
+			}
 		}
 	}
 	if d.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {

@@ -333,3 +333,134 @@ func TestALoadBalancerHasAFloatingIPAndLetsClientsIn(t *testing.T) {
 	l.kube.Remove("v1/namespaces/default/services/web")
 	l.comes()
 }
+
+// web is a Service with one pod, being served.
+func (l *lab) web(change ...func(*corev1.Service)) (corev1.Service, []string) {
+	l.t.Helper()
+	s := service("web", "172.30.0.20", change...)
+	l.back(s, "10.10.1.10")
+	l.put(s)
+	return s, []string{"demo/svc/default/web/web-0001 172.30.0.20 ACTIVE", "default/web:TCP:80 SOURCE_IP_PORT [10.10.1.10:8080]"}
+}
+
+func TestWhatIsChangedBehindOurBackIsRepaired(t *testing.T) {
+	const name = "demo/svc/default/web/web-0001"
+	for what, do := range map[string]func(*lab){
+		"ERROR":              func(l *lab) { l.fake.Set("loadbalancer", name, "provisioning_status", "ERROR") },
+		"it is deleted":      func(l *lab) { l.fake.Delete("loadbalancer", name) },
+		"a listener is gone": func(l *lab) { l.fake.Delete("listener", "default/web:TCP:80") },
+		"the pool is gone":   func(l *lab) { l.fake.Delete("pool", "default/web:TCP:80") },
+		"a member is gone": func(l *lab) {
+			for _, x := range l.fake.Left() {
+				if id, ok := strings.CutPrefix(x, "member "); ok {
+					l.fake.Delete("member", id)
+				}
+			}
+		},
+		"a pool is changed": func(l *lab) {
+			l.fake.Set("pool", "default/web:TCP:80", "session_persistence", map[string]any{"type": "SOURCE_IP"})
+		},
+		"the floating IP is taken away": func(l *lab) { l.fake.Set("floatingip", l.ingress("web"), "port_id", nil) },
+		"the floating IP is gone":       func(l *lab) { l.fake.Delete("floatingip", l.ingress("web")) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			l := newLab(t, "ovn")
+			l.start(func(o *lbaas.Options) { o.Resync = 50 * time.Millisecond })
+			_, tree := l.web(balanced)
+			whole := func(address string) []string {
+				return append(slices.Clone(tree), "floating "+address+" "+name+" (kuryrctl stack=demo service=default/web/web-0001)", "open tcp 8080-8080 from <nil>")
+			}
+			l.until("it has an address", func() bool { return l.ingress("web") != "" })
+			was := l.ingress("web")
+			l.comes(whole(was)...)
+			do(l)
+			l.until("all is well", func() bool {
+				want := whole(l.ingress("web"))
+				slices.Sort(want)
+				return slices.Equal(l.tree(), want)
+			})
+			if what != "the floating IP is gone" && l.ingress("web") != was {
+				t.Errorf("its address was %s and is %s", was, l.ingress("web"))
+			}
+		})
+	}
+}
+
+func TestAServiceThatWasMadeAnewWhileNobodyLookedIsAnother(t *testing.T) {
+	l := newLab(t, "ovn")
+	_, stop := l.start(nil)
+	s, tree := l.web(balanced)
+	l.until("it has an address", func() bool { return l.ingress("web") != "" })
+	l.comes(append(tree, "floating "+l.ingress("web")+" demo/svc/default/web/web-0001 (kuryrctl stack=demo service=default/web/web-0001)", "open tcp 8080-8080 from <nil>")...)
+	stop()
+	l.kube.Remove("v1/namespaces/default/services/web")
+	s.UID, s.Spec.Type = "web-0002", corev1.ServiceTypeClusterIP
+	l.put(s)
+	l.start(nil)
+	l.comes("demo/svc/default/web/web-0002 172.30.0.20 ACTIVE", tree[1])
+}
+
+func TestAProviderThatRefusesTreesGetsThemPieceByPiece(t *testing.T) {
+	l := newLab(t, "ovn", openstacktest.RefuseTrees())
+	l.start(nil)
+	_, tree := l.web()
+	l.comes(tree...)
+}
+
+func TestAFullQuotaIsToldAndHeals(t *testing.T) {
+	l := newLab(t, "ovn")
+	l.fake.Fail("POST /v2.0/lbaas/loadbalancers", -1, 403, `{"faultcode": "Client", "faultstring": "Quota has been met for resources: Load Balancer", "debuginfo": null}`, nil)
+	l.start(nil)
+	_, tree := l.web()
+	l.until("told", func() bool { return len(l.events("QuotaExceeded")) == 1 })
+	l.fake.Heal()
+	l.comes(tree...)
+	l.until("told", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
+	if n := len(l.events("QuotaExceeded")); n != 1 {
+		t.Errorf("%d events about one state", n)
+	}
+}
+
+func TestWhoDoesNotLeadWritesNothing(t *testing.T) {
+	l := newLab(t, "ovn")
+	l.quiet.Store(true)
+	l.start(nil)
+	_, tree := l.web(balanced)
+	l.until("it was looked at", func() bool { return len(l.fake.Reads()) > 20 })
+	if got := l.writes(); len(got) != 0 || l.ingress("web") != "" || len(l.events("")) != 0 {
+		t.Errorf("it wrote %v, %v", got, l.events(""))
+	}
+	l.quiet.Store(false)
+	l.until("it is served", func() bool { return len(l.tree()) == len(tree)+2 })
+}
+
+func TestAFloatingIPOfTheUserIsUsedAndLeft(t *testing.T) {
+	l := newLab(t, "ovn")
+	network, err := l.cloud.Network()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var public struct{ Networks []struct{ ID string } }
+	if _, err := network.Get(t.Context(), network.ServiceURL("networks")+"?name=public", &public, nil); err != nil {
+		t.Fatal(err)
+	}
+	var made struct {
+		FloatingIP struct {
+			Address string `json:"floating_ip_address"`
+		}
+	}
+	body := map[string]any{"floatingip": map[string]any{"floating_network_id": public.Networks[0].ID}}
+	if _, err := network.Post(t.Context(), network.ServiceURL("floatingips"), body, &made, nil); err != nil {
+		t.Fatal(err)
+	}
+	own := made.FloatingIP.Address
+	l.start(nil)
+	s, tree := l.web(balanced, func(s *corev1.Service) { s.Spec.LoadBalancerIP = "203.0.113.99" })
+	l.until("told that there is none", func() bool { return len(l.events("FloatingIPUnavailable")) == 1 })
+	s.Spec.LoadBalancerIP = own
+	l.put(s)
+	l.until("it has the address", func() bool { return l.ingress("web") == own })
+	l.comes(append(tree, "floating "+own+" demo/svc/default/web/web-0001 ()", "open tcp 8080-8080 from <nil>")...)
+	l.kube.Remove("v1/namespaces/default/services/web")
+	l.comes("floating " + own + " <nil> ()")
+}

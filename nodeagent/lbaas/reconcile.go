@@ -191,7 +191,7 @@ func (t *term) reconcile(ctx context.Context, n *item, key string, s *corev1.Ser
 		n.rebuilt = 0
 		if !n.ready {
 			if n.ready = true; n.alarm != "" || !n.pending.IsZero() {
-				t.event(ctx, s, LoadBalancerReady, "the Service answers at "+strings.Join(slices.Compact([]string{b.VIP, address}), " and "))
+				t.event(ctx, s, LoadBalancerReady, "the Service answers at "+strings.Join(slices.DeleteFunc(slices.Compact([]string{b.VIP, address}), func(a string) bool { return a == "" }), " and "))
 			}
 			n.alarm = ""
 		}
@@ -232,7 +232,9 @@ func (t *term) grant(ctx context.Context, n *item, s *corev1.Service, w want) {
 // release gives back a floating IP that the Service does not ask for, if it was made for it.
 func (t *term) release(ctx context.Context, n *item, s *corev1.Service, w want) (done bool, err error) {
 	for i, f := range n.floating {
-		if _, ours := ownerOf(t.o.Stack, f); !ours || w.floating != nil && f.Description == markOf(t.o.Stack, s) && (w.floating.address == "" || w.floating.address == f.Address) {
+		// A crash may have left a second one, that leads nowhere.
+		spare := f.Port == "" && slices.ContainsFunc(n.floating, func(o publicIP) bool { return o.ID != f.ID && o.Port != "" })
+		if _, ours := ownerOf(t.o.Stack, f); !ours || !spare && w.floating != nil && f.Description == markOf(t.o.Stack, s) && (w.floating.address == "" || w.floating.address == f.Address) {
 			continue
 		}
 		if err := t.cloud.write(ctx, t.cloud.network, http.MethodDelete, "floatingips/"+f.ID, nil, nil); err != nil && !openstack.IsNotFound(err) {
@@ -261,7 +263,7 @@ func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error
 		err := t.cloud.refresh(ctx, b, nil)
 		switch {
 		case openstack.IsNotFound(err) || err == nil && b.Status == "DELETED":
-			n.balancers, n.at = slices.Delete(slices.Clone(n.balancers), i, i+1), time.Now()
+			n.drop(i)
 			return soon, nil
 		case err != nil || b.Status == "PENDING_DELETE":
 			return t.o.Poll, err
@@ -270,7 +272,7 @@ func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error
 	err := t.cloud.lb(ctx, http.MethodDelete, "loadbalancers/"+b.ID+"?cascade=true", nil, nil)
 	switch {
 	case openstack.IsNotFound(err):
-		n.balancers, n.at = slices.Delete(slices.Clone(n.balancers), i, i+1), time.Now()
+		n.drop(i)
 		return soon, nil
 	case openstack.IsImmutable(err):
 		return t.o.Poll, nil
@@ -280,6 +282,16 @@ func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error
 	t.o.Log.Info("deleting a load balancer", "name", b.Name)
 	b.Status, n.at = "PENDING_DELETE", time.Now()
 	return t.o.Poll, nil
+}
+
+// drop notes that a load balancer is gone. A floating IP that led to it stays, and leads nowhere.
+func (n *item) drop(i int) {
+	for j := range n.floating {
+		if n.floating[j].Port == n.balancers[i].VIPPort {
+			n.floating[j].Port = ""
+		}
+	}
+	n.balancers, n.at = slices.Delete(slices.Clone(n.balancers), i, i+1), time.Now()
 }
 
 // build brings the load balancer one step nearer to what it should be. It returns 0 when it is that.
@@ -293,7 +305,7 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 		switch {
 		case openstack.IsNotFound(err) || err == nil && b.Status == "DELETED":
 			t.alarm(ctx, n, s, LoadBalancerRepaired, "load balancer "+b.Name+" was gone, and is made anew")
-			n.balancers, n.at = nil, time.Now()
+			n.drop(0)
 			return soon, nil
 		case err != nil:
 			return 0, err
