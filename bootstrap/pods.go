@@ -25,28 +25,62 @@ type Access struct {
 
 // PodAPI is what pods on Neutron need of the API: the definition of SubportPool, and rights.
 func (c *Cluster) PodAPI(first *Node, needs ...graph.Resource) graph.Resource {
-	s := &step{key: "pod-api", node: first, needs: needs}
 	manifest := append(append(vif.CRD(), "\n---\n"...), templates.KuryrFile("rbac.yaml")...)
-	s.look = func(ctx context.Context, _ *ssh.Client) (graph.State, error) {
+	return c.applied("pod-api", first, func(context.Context, *ssh.Client) ([]byte, error) { return manifest, nil }, needs...)
+}
+
+// DNS is the cluster's DNS: pods like others, behind a Service at the address that kubelets tell pods.
+func (c *Cluster) DNS(first *Node, needs ...graph.Resource) graph.Resource {
+	return c.applied("dns", first, func(ctx context.Context, client *ssh.Client) ([]byte, error) {
+		r, err := c.release(ctx, first, client)
+		if err != nil {
+			return nil, err
+		}
+		image, err := ref(r, "coredns")
+		if err != nil {
+			return nil, err
+		}
+		// CoreDNS does not start with a forwarder to nowhere, and a cloud need not have resolvers.
+		resolvers, err := look(ctx, client, "grep -c '^nameserver' /etc/resolv.conf || :")
+		if err != nil {
+			return nil, err
+		}
+		forward := strings.TrimSpace(resolvers) != "" && strings.TrimSpace(resolvers) != "0"
+		return templates.KuryrDNS(templates.DNS{Image: image, Domain: c.DNSDomain, Address: clusterDNS(c.ServiceCIDR), Forward: forward})
+	}, needs...)
+}
+
+// applied is what a manifest describes, in the cluster.
+func (c *Cluster) applied(key graph.Key, first *Node, manifest func(context.Context, *ssh.Client) ([]byte, error), needs ...graph.Resource) *step {
+	s := &step{key: key, node: first, needs: needs}
+	s.look = func(ctx context.Context, client *ssh.Client) (graph.State, error) {
 		if _, err := os.Stat(c.Kubeconfig); err != nil {
 			return graph.State{}, nil
+		}
+		text, err := manifest(ctx, client)
+		if err != nil {
+			return graph.State{}, err
 		}
 		api, err := c.API()
 		if err != nil {
 			return graph.State{}, err
 		}
-		differ, err := api.Differs(ctx, manifest)
+		differ, err := api.Differs(ctx, text)
 		if err != nil || len(differ) == 0 {
 			return graph.State{Phase: graph.Ready, Detail: "as applied"}, err
 		}
 		return graph.State{Phase: graph.Drifted, Detail: "to be applied: " + strings.Join(differ, ", ")}, nil
 	}
-	s.do = func(ctx context.Context, _ *ssh.Client) error {
+	s.do = func(ctx context.Context, client *ssh.Client) error {
+		text, err := manifest(ctx, client)
+		if err != nil {
+			return err
+		}
 		api, err := c.API()
 		if err != nil {
 			return err
 		}
-		return api.Apply(ctx, manifest)
+		return api.Apply(ctx, text)
 	}
 	return s
 }

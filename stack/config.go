@@ -63,6 +63,8 @@ type Kubernetes struct {
 	Install bool `yaml:"install"`
 	// Version is exact (v1.37.1) or a minor (v1.37); empty is the newest stable one that the bundle has.
 	Version string `yaml:"version"`
+	// DNS false leaves the cluster without a DNS of its own, for those who bring one; it belongs at the tenth address of the services.
+	DNS bool `yaml:"dns"`
 }
 
 // Nodes are the servers of one role.
@@ -105,7 +107,7 @@ func Defaults() Config {
 			Pod:     Network{CIDR: prefix("10.10.0.0/16")},
 			Service: ServiceNetwork{CIDR: prefix("172.30.0.0/16")},
 		},
-		Kubernetes: Kubernetes{Install: true},
+		Kubernetes: Kubernetes{Install: true, DNS: true},
 	}
 }
 

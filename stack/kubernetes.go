@@ -77,6 +77,9 @@ func (d *design) kubernetes(lb *provision.LoadBalancer) {
 func (d *design) pods(c *bootstrap.Cluster, first *Node, joined map[*Node]graph.Resource, admin graph.Resource) {
 	api := c.PodAPI(first.boot, admin)
 	d.lab.Graph.Add(api)
+	if d.config.Kubernetes.DNS {
+		d.lab.Graph.Add(c.DNS(first.boot, admin))
+	}
 	controllers := map[*Node]graph.Resource{}
 	for _, i := range d.config.APIMasters() {
 		n := d.lab.Nodes[i]

@@ -1,6 +1,9 @@
 package templates
 
-import "embed"
+import (
+	"embed"
+	"net/netip"
+)
 
 //go:embed files/kuryr
 var kuryr embed.FS
@@ -38,3 +41,13 @@ func KuryrDaemon(digest, node string) ([]byte, error) {
 func renderKuryr(name string, data any) ([]byte, error) {
 	return render(name, string(KuryrFile(name+".tmpl")), data)
 }
+
+// DNS is what the manifest of the cluster's DNS is made of.
+type DNS struct {
+	Image, Domain string
+	Address       netip.Addr // of its Service
+	Forward       bool       // what is not the cluster's is asked of the resolvers of the node
+}
+
+// KuryrDNS renders the manifest of the cluster's DNS.
+func KuryrDNS(d DNS) ([]byte, error) { return renderKuryr("dns.yaml", d) }

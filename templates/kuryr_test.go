@@ -3,6 +3,7 @@ package templates_test
 import (
 	"encoding/json"
 	"io/fs"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -68,5 +69,28 @@ func TestKuryrFilesAreWhatTheySay(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestTheClustersDNSForwardsOnlyWhereThereAreResolvers(t *testing.T) {
+	for _, forward := range []bool{true, false} {
+		text, err := templates.KuryrDNS(templates.DNS{Image: "registry.k8s.io/coredns/coredns:v1", Domain: "cluster.local", Address: netip.MustParseAddr("172.30.0.10"), Forward: forward})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "forward .") != forward {
+			t.Errorf("resolvers %v: %s", forward, text)
+		}
+		for _, want := range []string{"kubernetes cluster.local in-addr.arpa", "clusterIP: 172.30.0.10\n", "image: registry.k8s.io/coredns/coredns:v1\n"} {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("it lacks %q", want)
+			}
+		}
+		for _, document := range strings.Split(string(text), "\n---\n") {
+			var o struct{ Kind, APIVersion string }
+			if err := yaml.Unmarshal([]byte(document), &o); err != nil || o.Kind == "" {
+				t.Errorf("%v: %s", err, document)
+			}
+		}
 	}
 }

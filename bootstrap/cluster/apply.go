@@ -20,6 +20,10 @@ const fieldManager = "kuryrctl"
 
 // resources are the kinds that manifests may have, and where the API server keeps them.
 var resources = map[string]string{
+	"v1 ServiceAccount":  "serviceaccounts",
+	"v1 ConfigMap":       "configmaps",
+	"v1 Service":         "services",
+	"apps/v1 Deployment": "deployments",
 	"apiextensions.k8s.io/v1 CustomResourceDefinition":                 "customresourcedefinitions",
 	"rbac.authorization.k8s.io/v1 ClusterRole":                         "clusterroles",
 	"rbac.authorization.k8s.io/v1 ClusterRoleBinding":                  "clusterrolebindings",
