@@ -548,6 +548,9 @@ func (s *Server) serveSecrets(w http.ResponseWriter, r *http.Request, namespace 
 
 func (s *Server) read(w http.ResponseWriter, r *http.Request, into any) bool {
 	if err := json.NewDecoder(r.Body).Decode(into); err != nil {
+		if r.Context().Err() != nil {
+			return false // the client is gone
+		}
 		s.t.Errorf("clustertest: %s %s: reading the body: %v", r.Method, r.URL, err)
 		refuse(w, metav1.Status{Code: 400, Reason: metav1.StatusReasonBadRequest, Message: err.Error()})
 		return false

@@ -464,3 +464,40 @@ func TestAFloatingIPOfTheUserIsUsedAndLeft(t *testing.T) {
 	l.kube.Remove("v1/namespaces/default/services/web")
 	l.comes("floating " + own + " <nil> ()")
 }
+
+func TestACrashAtAnyWriteLeavesNothingBehind(t *testing.T) {
+	for _, reply := range []bool{false, true} {
+		for n := 1; n < 6; n++ {
+			t.Run(fmt.Sprintf("after %d writes, reply lost %v", n, reply), func(t *testing.T) {
+				l := newLab(t, "ovn")
+				cut := func() {
+					if reply {
+						l.fake.CutReply(n + 1)
+					} else {
+						l.fake.CutAfter(n)
+					}
+				}
+				cut()
+				_, stop := l.start(nil)
+				_, tree := l.web(balanced)
+				l.until("it is cut, or through", func() bool { return len(l.fake.Writes()) > n || l.ingress("web") != "" })
+				stop()
+				l.fake.Heal()
+				_, stop = l.start(nil)
+				l.until("all is well", func() bool {
+					want := append(slices.Clone(tree), "floating "+l.ingress("web")+" demo/svc/default/web/web-0001 (kuryrctl stack=demo service=default/web/web-0001)", "open tcp 8080-8080 from <nil>")
+					slices.Sort(want)
+					return slices.Equal(l.tree(), want)
+				})
+				l.fake.ResetLog()
+				cut()
+				l.kube.Remove("v1/namespaces/default/services/web")
+				l.until("it is cut, or through", func() bool { return len(l.fake.Writes()) > n || len(l.fake.Writes()) >= 3 })
+				stop()
+				l.fake.Heal()
+				l.start(nil)
+				l.comes()
+			})
+		}
+	}
+}
