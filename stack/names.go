@@ -66,11 +66,11 @@ func (s *Stack) Names(ctx context.Context, c Config, router netip.Addr) (*Names,
 	return n, nil
 }
 
-// serviceAddress is the floating IP of the load balancer of that name, if there is one.
+// serviceAddress is the floating IP of a Service's load balancer, if there is one. After the Service's name stands a part of its uid.
 func serviceAddress(i *provision.Inventory, balancer string) netip.Addr {
 	for _, l := range i.LoadBalancers {
 		for _, f := range i.FloatingIPs {
-			if l.Name == balancer && l.VipPortID != "" && f.PortID == l.VipPortID {
+			if strings.HasPrefix(l.Name, balancer+"/") && l.VipPortID != "" && f.PortID == l.VipPortID {
 				address, _ := netip.ParseAddr(f.FloatingIP)
 				return address
 			}

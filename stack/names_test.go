@@ -31,7 +31,7 @@ func router(t *testing.T, lab *labtest.Lab, v *stack.View) (address string) {
 		t.Fatal(err)
 	}
 	i := slices.IndexFunc(v.Networks, func(n stack.NetworkView) bool { return n.Name == "demo/service_net" })
-	lb, err := loadbalancers.Create(t.Context(), octavia, loadbalancers.CreateOpts{Name: "demo/svc/kuryr-router/router", Description: openstack.Mark("demo"), VipSubnetID: v.Networks[i].SubnetID}).Extract()
+	lb, err := loadbalancers.Create(t.Context(), octavia, loadbalancers.CreateOpts{Name: "demo/svc/kuryr-router/router/0a1b2c3d", Description: openstack.Mark("demo"), VipSubnetID: v.Networks[i].SubnetID}).Extract()
 	if err != nil {
 		t.Fatal(err)
 	}
