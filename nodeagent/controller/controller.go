@@ -112,6 +112,10 @@ func New(o Options) (*Controller, error) {
 	case o.Min < 0 || o.Batch < 1 || o.Max < o.Min || o.Max > 4094:
 		return nil, fmt.Errorf("min %d, max %d and batch %d do not fit: 0 <= min <= max <= 4094, batch >= 1", o.Min, o.Max, o.Batch)
 	}
+	if o.Lease < time.Second || o.Lease%time.Second != 0 {
+		// A Lease tells its duration in seconds: of half a second others read none, and take it while it is held.
+		return nil, fmt.Errorf("a lease of %s: it must be a number of whole seconds", o.Lease)
+	}
 	cfg := rest.CopyConfig(o.Kube)
 	cfg.QPS = -1 // the API server's own fairness is the limit
 	cfg.UserAgent = "kuryr-controller"
