@@ -36,8 +36,8 @@ var rooms = map[string][]string{
 
 // floors says which of our packages each may import; what is not listed may be imported by anybody.
 var floors = map[string][]string{
-	"stack":                {"cmd/kuryrctl", "picture"}, // picture: what it draws
-	"picture":              {"cmd/kuryrctl"},
+	"stack":                {"cmd/kuryrctl", "internal/picture"}, // picture: what it draws
+	"internal/picture":     {"cmd/kuryrctl"},
 	"provision":            {"stack", "cmd/kuryrctl"},
 	"bootstrap":            {"stack", "cmd/kuryrctl"}, // kuryrctl: what a step's error says
 	"bootstrap/payload":    {"bootstrap"},

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kuryrctl/kuryrctl/picture"
+	"github.com/kuryrctl/kuryrctl/internal/picture"
 	"github.com/kuryrctl/kuryrctl/stack"
 )
 

@@ -12,7 +12,7 @@ import (
 
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
-	"github.com/kuryrctl/kuryrctl/picture"
+	"github.com/kuryrctl/kuryrctl/internal/picture"
 )
 
 // timings gathers how long each resource took.
