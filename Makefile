@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 BIN     := bin/kuryrctl
 SOURCES := $(shell git ls-files '*.go' 'templates/**' 'nodeagent/**' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build test fmt vet staticcheck unit kernel bench e2e e2e-full lab reference fuzz bundle clean
+.PHONY: help build test fmt vet staticcheck unit kernel bench e2e e2e-full conformance lab reference fuzz bundle clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ e2e: build bundle ## the tests on the lab cloud, which is brought up if it is no
 e2e-full: build bundle ## the other topologies on the lab cloud: two masters, and three of which one is lost
 	$(BIN) cloud up --install
 	$(GO) test -tags e2e,e2e_full -count=1 -v -timeout 60m ./internal/e2e -run '$(or $(RUN),Masters)'
+
+conformance: build bundle ## Kubernetes' own tests of the network on a cluster of the lab cloud, which stays when one fails (RUN=regexp, ALL=1)
+	$(BIN) cloud up --install
+	$(BIN) --cloud lab stack conformance -f examples/minimal.yaml --bundle bin/bundle.tar
+	$(GO) run ./internal/conformance -stack conformance $(if $(ALL),-all) $(if $(RUN),-focus '$(RUN)')
+	$(BIN) --cloud lab unstack conformance --yes
 
 lab: build bundle ## from nothing to a cluster on a real OpenStack on this machine (needs root)
 	$(BIN) cloud up --install

@@ -31,7 +31,7 @@ var rooms = map[string][]string{
 	"github.com/vishvananda/netns":           {"nodeagent/link"},
 	"github.com/containernetworking/cni":     {"nodeagent/cni", "cmd/kuryr-cni"},
 	"github.com/miekg/dns":                   {"bootstrap/dns", "internal/dnstest"},
-	"github.com/google/go-containerregistry": {"bootstrap/bundle", "internal/upstreamtest", "internal/makebundle"},
+	"github.com/google/go-containerregistry": {"bootstrap/bundle", "internal/upstreamtest", "internal/makebundle", "internal/conformance"},
 }
 
 // floors says which of our packages each may import; what is not listed may be imported by anybody.
@@ -52,7 +52,7 @@ var floors = map[string][]string{
 	"nodeagent/socket":     {"nodeagent/cni", "nodeagent/daemon", "cmd/kuryr-node"},
 	"nodeagent/cni":        {"cmd/kuryr-cni"},
 	"nodeagent/daemon":     {"cmd/kuryr-node"},
-	"bootstrap/bundle":     {"bootstrap", "bootstrap/payload", "stack", "cmd/kuryrctl", "internal/makebundle"},
+	"bootstrap/bundle":     {"bootstrap", "bootstrap/payload", "stack", "cmd/kuryrctl", "internal/makebundle", "internal/conformance"},
 	"nodeagent/subport":    {"nodeagent/controller"},
 	"nodeagent/controller": {"cmd/kuryr-node"},
 	"nodeagent/lbaas":      {"cmd/kuryr-node"},
