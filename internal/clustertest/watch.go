@@ -146,14 +146,16 @@ func (s *Server) Remove(path string) {
 	})
 }
 
-// Put makes what is at a path below /apis/ be as given, as its owner does: its uid, and a status where none is given, stay.
+// Put makes what is at a path below /apis/ be as given, as its owner does: the uid of what was there, and a status where none is given, stay.
 func (s *Server) Put(path string, object any) {
 	s.t.Helper()
 	s.locked(func() {
 		var o map[string]any
 		s.recode(object, &o)
 		what := "ADDED"
-		meta(o)["uid"], meta(o)["creationTimestamp"] = rand.Text(), metav1.Now()
+		if meta(o)["creationTimestamp"] = metav1.Now(); meta(o)["uid"] == nil {
+			meta(o)["uid"] = rand.Text()
+		}
 		if old, ok := s.shelf.objects[path]; ok {
 			what = "MODIFIED"
 			meta(o)["uid"], meta(o)["creationTimestamp"] = meta(old)["uid"], meta(old)["creationTimestamp"]
