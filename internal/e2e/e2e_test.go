@@ -77,7 +77,7 @@ func openstackNames(t *testing.T, stack string) []string {
 				name, _ = row["name"].(string)
 			}
 			description, _ := row["Description"].(string)
-			if strings.HasPrefix(name, stack+"/") || strings.HasPrefix(name, "kuryrctl-"+stack+"-") || description == "kuryrctl stack="+stack {
+			if strings.HasPrefix(name, stack+"/") || strings.HasPrefix(name, "kuryrctl-"+stack+"-") || strings.HasPrefix(description+" ", "kuryrctl stack="+stack+" ") {
 				ours = append(ours, list+": "+name+description)
 			}
 		}
