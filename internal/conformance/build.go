@@ -30,7 +30,7 @@ import (
 const module = "internal/conformance/kubernetes"
 
 // recipe is part of the key. Raise it when the code here changes what is built.
-const recipe = 1
+const recipe = 2
 
 // userland is what tests run in their containers besides agnhost. They come as Debian has them, unpacked and not set up.
 var userland = []string{"base-files", "bind9-dnsutils", "coreutils", "curl", "dash", "grep", "hostname", "iproute2", "iputils-ping", "libc-bin",
@@ -109,7 +109,7 @@ func (s suite) build(ctx context.Context, logPath string) error {
 	}
 	defer log.Close()
 	fmt.Fprintf(os.Stderr, "conformance: building the tests; the first time this takes minutes; the log is %s\n", logPath)
-	version, err := s.version(ctx)
+	version, err := s.module(ctx, "Version")
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,11 @@ func (s suite) build(ctx context.Context, logPath string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.pack(refs); err != nil {
+	source, err := s.module(ctx, "Dir")
+	if err != nil {
+		return err
+	}
+	if err := s.pack(refs, filepath.Join(source, "test/images/agnhost")); err != nil {
 		return fmt.Errorf("making the tests' images: %w", err)
 	}
 	if err := errors.Join(os.Remove(s.path("userland.tar")), os.Remove(s.path("agnhost"))); err != nil {
@@ -155,14 +159,15 @@ func (s suite) build(ctx context.Context, logPath string) error {
 	return synced(s.dir, "e2e.test", "kubectl", "images.tar")
 }
 
-func (s suite) version(ctx context.Context) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
+// module asks go for a field of the module of Kubernetes. What was built leaves its source in go's cache.
+func (s suite) module(ctx context.Context, field string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{."+field+"}}", "k8s.io/kubernetes")
 	cmd.Dir, cmd.Env = module, append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=readonly")
-	version, err := cmd.Output()
+	value, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("asking go for the version of Kubernetes: %w", err)
+		return "", fmt.Errorf("asking go for the module of Kubernetes: %w", err)
 	}
-	return strings.TrimSpace(string(version)), nil
+	return strings.TrimSpace(string(value)), nil
 }
 
 // archive is the Debian archive that the host's own apt uses, or the public one.
@@ -204,9 +209,9 @@ func wanted(list string) (refs []string, err error) {
 	return refs, nil
 }
 
-// pack writes the image, under all of its names.
-func (s suite) pack(refs []string) error {
-	if err := s.packPrograms(); err != nil {
+// pack writes the image, under all of its names. Source is where agnhost's is.
+func (s suite) pack(refs []string, source string) error {
+	if err := s.packPrograms(source); err != nil {
 		return err
 	}
 	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{Architecture: runtime.GOARCH, OS: "linux", Config: v1.Config{
@@ -237,27 +242,34 @@ func (s suite) pack(refs []string) error {
 	return os.Remove(s.path("programs.tar"))
 }
 
-// packPrograms writes the layer with agnhost, and with what setting up Debian's packages would have made.
-func (s suite) packPrograms() error {
-	agnhost, err := os.ReadFile(s.path("agnhost"))
-	if err != nil {
-		return err
-	}
+// packPrograms writes the layer with agnhost and the certificate that it serves TLS with, and with what setting up Debian's packages would
+// have made.
+func (s suite) packPrograms(source string) error {
 	var layer bytes.Buffer
 	t := tar.NewWriter(&layer)
+	for _, f := range []struct{ from, to string }{
+		{s.path("agnhost"), "agnhost"},
+		{filepath.Join(source, "porter/localhost.crt"), "localhost.crt"},
+		{filepath.Join(source, "porter/localhost.key"), "localhost.key"},
+	} {
+		content, err := os.ReadFile(f.from)
+		if err != nil {
+			return err
+		}
+		if err := t.WriteHeader(&tar.Header{Name: f.to, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(content))}); err != nil {
+			return err
+		}
+		if _, err := t.Write(content); err != nil {
+			return err
+		}
+	}
 	for _, h := range []tar.Header{
-		{Name: "agnhost", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(agnhost))},
 		{Name: "uploads/", Typeflag: tar.TypeDir, Mode: 0o755}, // netexec's
 		{Name: "usr/bin/nc", Typeflag: tar.TypeSymlink, Linkname: "nc.openbsd"},
 		{Name: "etc/nsswitch.conf", Typeflag: tar.TypeSymlink, Linkname: "/usr/share/libc-bin/nsswitch.conf"},
 	} {
 		if err := t.WriteHeader(&h); err != nil {
 			return err
-		}
-		if h.Size > 0 {
-			if _, err := t.Write(agnhost); err != nil {
-				return err
-			}
 		}
 	}
 	if err := t.Close(); err != nil {

@@ -210,7 +210,7 @@ func (s suite) takeImages(ctx context.Context, o options) error {
 			return err
 		}
 		load := ctr("import --label " + label + "=" + s.key + " --label io.cri-containerd.image=managed --label io.cri-containerd.pinned=pinned -")
-		load.Stdin, load.Stdout = images, os.Stderr
+		load.Stdin = images
 		if err := errors.Join(load.Run(), images.Close()); err != nil {
 			return fmt.Errorf("taking the tests' images to %s: %w", n.Name, err)
 		}
