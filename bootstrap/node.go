@@ -166,6 +166,10 @@ func write(ctx context.Context, client *ssh.Client, files []file) error {
 	if err := w.Close(); err != nil {
 		return fmt.Errorf("packing files: %w", err)
 	}
-	_, err := client.Run(ctx, ssh.Command{Line: "# write files\ntar -x -p -C / --no-same-owner --no-overwrite-dir", Stdin: &archive, Sudo: true})
+	line := "# write files\ntar -x -p -C / --no-same-owner --no-overwrite-dir && sync" // a host that loses its power must not be left with empty files
+	for _, f := range files {
+		line += " " + ssh.Quote(f.path)
+	}
+	_, err := client.Run(ctx, ssh.Command{Line: line, Stdin: &archive, Sudo: true})
 	return err
 }

@@ -4,7 +4,9 @@ for archive in $archives; do
 	list=/var/lib/kuryrctl/$archive.list
 	rm -f "$list"
 	tar -xvzf "$store/$archive" -C / --no-same-owner --no-overwrite-dir >"$list.new"
-	sync /usr/local/bin
+	# The list says that all of it is there; a host that loses its power a moment later must not be left with empty files.
+	(cd / && tr '\n' '\0' <"$list.new" | xargs -0 sync)
+	sync "$list.new"
 	mv "$list.new" "$list"
 	rm -f "$store/$archive"
 done
