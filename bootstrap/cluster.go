@@ -47,12 +47,13 @@ type Limits struct {
 const apiPort = 6443
 
 // Prepare is what comes before kubeadm on any node: its system, software, runtime and images. The last of what it returns needs all
-// others. Host is ready when the node can be reached, source when there is a bundle.
-func (c *Cluster) Prepare(n *Node, controlPlane bool, host, source graph.Resource) []graph.Resource {
+// others. Host is ready when the node can be reached, source when there is a bundle, whose images of every node and of these parts come
+// along.
+func (c *Cluster) Prepare(n *Node, parts []bundle.Part, host, source graph.Resource) []graph.Resource {
 	system := c.system(n, host)
 	software := c.software(n, host, source)
 	runtime := c.runtime(n, system, software)
-	images := c.images(n, controlPlane, runtime)
+	images := c.images(n, append([]bundle.Part{bundle.EveryNode}, parts...), runtime)
 	return []graph.Resource{system, software, runtime, images}
 }
 

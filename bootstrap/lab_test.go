@@ -145,14 +145,14 @@ func (l *lab) pack(version, arch string) string {
 	ctx := l.t.Context()
 	l.must(b.AddArchive(ctx, "runtime", []bundle.File{program("containerd"), program("ctr"), program("runc")}))
 	l.must(b.AddArchive(ctx, "kubernetes", []bundle.File{program("kubeadm"), program("kubelet"), program("kubectl")}))
-	image := func(name, tag string, controlPlane bool) {
-		l.must(b.AddPrograms(ctx, []bundle.File{program(name)}, bundle.Program{Ref: "registry.k8s.io/" + name + ":" + tag, ControlPlane: controlPlane}))
+	image := func(name, tag string, part bundle.Part) {
+		l.must(b.AddPrograms(ctx, []bundle.File{program(name)}, bundle.Program{Ref: "registry.k8s.io/" + name + ":" + tag, Part: part}))
 	}
-	image("pause", "3.10.2", false)
+	image("pause", "3.10.2", bundle.EveryNode)
 	for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
-		image(name, version, true)
+		image(name, version, bundle.ControlPlane)
 	}
-	image("etcd", "3.7.0-0", true)
+	image("etcd", "3.7.0-0", bundle.ControlPlane)
 	l.must(b.Write(ctx, path))
 	made, err := os.ReadFile(path)
 	l.must(err)
@@ -226,7 +226,11 @@ func (l *lab) run(ctx context.Context) result {
 		n := &bootstrap.Node{Name: name, Address: l.hosts.Host(name).Inside.Addr, Connect: l.connections(name), Log: l.log(name)}
 		host := hostResource{n}
 		g.Add(host)
-		nodes[name], prepared[name] = n, c.Prepare(n, master, host, host)
+		var parts []bundle.Part
+		if master {
+			parts = append(parts, bundle.ControlPlane)
+		}
+		nodes[name], prepared[name] = n, c.Prepare(n, parts, host, host)
 		g.Add(prepared[name]...)
 		return n
 	}

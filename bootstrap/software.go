@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
@@ -125,7 +126,7 @@ func (c *Cluster) runtime(n *Node, needs ...graph.Resource) *step {
 }
 
 // images is the state of the images that the node starts from; nothing is pulled while it joins.
-func (c *Cluster) images(n *Node, controlPlane bool, needs ...graph.Resource) *step {
+func (c *Cluster) images(n *Node, parts []bundle.Part, needs ...graph.Resource) *step {
 	s := &step{key: graph.Key("images." + n.Name), node: n, needs: needs}
 	s.look = func(ctx context.Context, client *ssh.Client) (graph.State, error) {
 		r, err := c.release(ctx, n, client)
@@ -138,7 +139,7 @@ func (c *Cluster) images(n *Node, controlPlane bool, needs ...graph.Resource) *s
 		}
 		var wanted []string
 		for _, i := range all {
-			if controlPlane || !i.ControlPlane {
+			if slices.Contains(parts, i.Part) {
 				wanted = append(wanted, i.Ref+"@"+i.Digest)
 			}
 		}
@@ -150,9 +151,15 @@ func (c *Cluster) images(n *Node, controlPlane bool, needs ...graph.Resource) *s
 		if err != nil {
 			return err
 		}
-		archives := []bundle.Blob{r.Images(false)}
-		if controlPlane {
-			archives = append(archives, r.Images(true))
+		all, err := r.ImageList()
+		if err != nil {
+			return err
+		}
+		var archives []bundle.Blob
+		for _, part := range parts {
+			if slices.ContainsFunc(all, func(i bundle.Image) bool { return i.Part == part }) { // an older bundle lacks some
+				archives = append(archives, r.Images(part))
+			}
 		}
 		if err := c.put(ctx, client, archives...); err != nil {
 			return err

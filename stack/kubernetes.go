@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap"
+	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
 	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/provision"
@@ -32,7 +33,11 @@ func (d *design) kubernetes(lb *provision.LoadBalancer) {
 	prepared := map[*Node][]graph.Resource{}
 	for _, n := range d.lab.Nodes {
 		n.boot = &bootstrap.Node{Name: n.Name, Address: n.Port.Address, Connect: n.Host.connect, Log: d.local.logPath(n.Name)}
-		steps := c.Prepare(n.boot, n.Role == Master, n.Host, &d.bundle)
+		parts := []bundle.Part{bundle.Demo}
+		if n.Role == Master {
+			parts = []bundle.Part{bundle.ControlPlane}
+		}
+		steps := c.Prepare(n.boot, parts, n.Host, &d.bundle)
 		d.lab.Graph.Add(steps...)
 		prepared[n] = steps
 	}

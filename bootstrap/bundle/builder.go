@@ -67,10 +67,10 @@ type File struct {
 
 // Program is an image to make.
 type Program struct {
-	Ref          string // as kubeadm names it
-	ControlPlane bool   // no other node needs it
-	Entrypoint   string // what it runs; empty for those whose pods name a command
-	User         string // UID:GID; empty for root
+	Ref        string // as its pods name it
+	Part       Part
+	Entrypoint string // what it runs; empty for those whose pods name a command
+	User       string // UID:GID; empty for root
 }
 
 // AddArchive adds an archive for every node.
@@ -101,7 +101,7 @@ func (b *Builder) addArtifact(kind, name string, media types.MediaType, layer v1
 	if err != nil {
 		return err
 	}
-	return b.append(img, kind, name, nodesAll)
+	return b.append(img, kind, name, EveryNode)
 }
 
 // AddPrograms adds images that share one layer with these files: what is common to programs is carried, stored and unpacked once.
@@ -126,7 +126,7 @@ func (b *Builder) AddPrograms(ctx context.Context, files []File, programs ...Pro
 			img, err = mutate.AppendLayers(img, layer)
 		}
 		if err == nil {
-			err = b.AddImage(p.Ref, p.ControlPlane, img)
+			err = b.AddImage(p.Ref, p.Part, img)
 		}
 		if err != nil {
 			return fmt.Errorf("adding %s: %w", p.Ref, err)
@@ -136,17 +136,13 @@ func (b *Builder) AddPrograms(ctx context.Context, files []File, programs ...Pro
 }
 
 // AddImage adds an image as it is.
-func (b *Builder) AddImage(ref string, controlPlane bool, img v1.Image) error {
-	nodes := nodesAll
-	if controlPlane {
-		nodes = nodesControlPlane
-	}
-	return b.append(img, kindImage, ref, nodes)
+func (b *Builder) AddImage(ref string, part Part, img v1.Image) error {
+	return b.append(img, kindImage, ref, part)
 }
 
-func (b *Builder) append(img v1.Image, kind, name, nodes string) error {
+func (b *Builder) append(img v1.Image, kind, name string, part Part) error {
 	return b.layout.AppendImage(img, layout.WithPlatform(v1.Platform{OS: "linux", Architecture: b.arch}), layout.WithAnnotations(map[string]string{
-		annotationRelease: b.version, annotationKind: kind, annotationName: name, annotationNodes: nodes}))
+		annotationRelease: b.version, annotationKind: kind, annotationName: name, annotationNodes: string(part)}))
 }
 
 // pack writes files as a tar that does not depend on when and where it is written, and notes what is in the binaries.

@@ -35,10 +35,21 @@ const (
 	annotationName    = "org.opencontainers.image.ref.name" // an archive's name, or an image's reference
 
 	kindFiles, kindImage, kindBill = "files", "image", "sbom"
-	nodesAll, nodesControlPlane    = "all", "control-plane"
 
 	// containerd names an imported image by this one.
 	annotationContainerd = "io.containerd.image.name"
+)
+
+// Part is what of a cluster an image is for, and so which nodes need it.
+type Part string
+
+// The parts. What is not for every node is for those that run it.
+const (
+	EveryNode    Part = "all"
+	ControlPlane Part = "control-plane"
+	Registry     Part = "registry"
+	Router       Part = "router"
+	Demo         Part = "demo"
 )
 
 // smallBlob bounds what is read into memory: manifests, configs and bills are, archives and layers are not.
@@ -62,12 +73,14 @@ type Release struct {
 
 	bundle    *Bundle
 	manifests []v1.Descriptor
-	images    [2]func() Blob // of every node, of the control plane
+
+	mu     sync.Mutex
+	images map[Part]func() Blob
 }
 
 // Blob is something to take to a node.
 type Blob struct {
-	Name   string // runtime, kubernetes, node-images, control-plane-images
+	Name   string // runtime, kubernetes, all-images, control-plane-images, ...
 	Digest string // sha256 of the content, in hex
 	Size   int64  // bytes
 
@@ -78,10 +91,10 @@ type Blob struct {
 
 // Image is one container image of a release.
 type Image struct {
-	Ref          string // as kubeadm names it: registry.k8s.io/pause:3.10.2
-	Digest       string // of its manifest: sha256:...
-	Size         int64  // of its layers, compressed; images may share some
-	ControlPlane bool   // no other node needs it
+	Ref    string // as kubeadm names it: registry.k8s.io/pause:3.10.2
+	Digest string // of its manifest: sha256:...
+	Size   int64  // of its layers, compressed; images may share some
+	Part   Part
 }
 
 // Open opens the bundle at path, a file or a directory. It reads what the bundle says of itself; Verify reads all of it. An error
@@ -116,8 +129,6 @@ func (b *Bundle) read() error {
 		r := b.find(version, d.Platform.Architecture)
 		if r == nil {
 			r = &Release{Version: version, Arch: d.Platform.Architecture, bundle: b}
-			r.images[0] = sync.OnceValue(func() Blob { return r.imageArchive("node-images", false) })
-			r.images[1] = sync.OnceValue(func() Blob { return r.imageArchive("control-plane-images", true) })
 			b.releases = append(b.releases, r)
 		}
 		if !b.store.has(d.Digest, d.Size) {
@@ -211,7 +222,7 @@ func (r *Release) ImageList() (all []Image, err error) {
 		if err := r.bundle.decode(d.Digest, &m); err != nil {
 			return nil, err
 		}
-		i := Image{Ref: d.Annotations[annotationName], Digest: d.Digest.String(), ControlPlane: d.Annotations[annotationNodes] == nodesControlPlane}
+		i := Image{Ref: d.Annotations[annotationName], Digest: d.Digest.String(), Part: Part(d.Annotations[annotationNodes])}
 		for _, l := range m.Layers {
 			i.Size += l.Size
 		}
@@ -220,7 +231,7 @@ func (r *Release) ImageList() (all []Image, err error) {
 	return all, nil
 }
 
-// Ref is the reference of a component's image, which kubeadm and kubelet ask for: "pause" is registry.k8s.io/pause:3.10.2.
+// Ref is the reference of a component's image, by its last name: "pause" is registry.k8s.io/pause:3.10.2.
 func (r *Release) Ref(component string) (string, bool) {
 	for _, d := range r.of(kindImage) {
 		ref := d.Annotations[annotationName]
@@ -241,18 +252,24 @@ func (r *Release) Bill() (io.ReadCloser, error) {
 	return nil, fmt.Errorf("reading bundle %s: no bill of materials of Kubernetes %s for %s", r.bundle.path, r.Version, r.Arch)
 }
 
-// Images is one archive, an OCI image layout that `ctr images import` takes, of the images that every node needs, or with
-// controlPlane of those that only the control plane does. It is made while it is read, always the same to the byte; its digest
-// takes reading it once, when first asked for.
-func (r *Release) Images(controlPlane bool) Blob {
-	if controlPlane {
-		return r.images[1]()
+// Images is one archive, an OCI image layout that `ctr images import` takes, of the images that are for a part. It is made while it
+// is read, always the same to the byte; its digest takes reading it once, when first asked for.
+func (r *Release) Images(part Part) Blob {
+	r.mu.Lock()
+	if r.images == nil {
+		r.images = map[Part]func() Blob{}
 	}
-	return r.images[0]()
+	if r.images[part] == nil {
+		r.images[part] = sync.OnceValue(func() Blob { return r.imageArchive(part) })
+	}
+	archive := r.images[part]
+	r.mu.Unlock()
+	return archive()
 }
 
-func (r *Release) imageArchive(name string, controlPlane bool) Blob {
-	l, err := r.imageLayout(controlPlane)
+func (r *Release) imageArchive(part Part) Blob {
+	name := string(part) + "-images"
+	l, err := r.imageLayout(part)
 	if err != nil {
 		return broken(name, err)
 	}
@@ -275,11 +292,11 @@ type imageLayout struct {
 	blobs  []v1.Descriptor // in order of their digests
 }
 
-func (r *Release) imageLayout(controlPlane bool) (imageLayout, error) {
+func (r *Release) imageLayout(part Part) (imageLayout, error) {
 	l := imageLayout{bundle: r.bundle}
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
 	for _, d := range r.of(kindImage) {
-		if (d.Annotations[annotationNodes] == nodesControlPlane) != controlPlane {
+		if Part(d.Annotations[annotationNodes]) != part {
 			continue
 		}
 		var m v1.Manifest

@@ -45,9 +45,10 @@ func small(t *testing.T, version, arch string) string {
 	must(b.AddArchive(t.Context(), "runtime", []File{{Path: "usr/local/bin/runc", From: put("runc", "the runc")}}))
 	must(b.AddArchive(t.Context(), "kubernetes", []File{
 		{Path: "usr/local/bin/kubelet", From: put("kubelet", "the kubelet")}, {Path: "usr/local/bin/kubeadm", Link: "kubelet"}}))
-	must(b.AddPrograms(t.Context(), []File{{Path: "pause", From: put("pause", "the pause")}}, Program{Ref: "registry.k8s.io/pause:3.10.2", Entrypoint: "/pause", User: "65535:65535"}))
+	must(b.AddPrograms(t.Context(), []File{{Path: "pause", From: put("pause", "the pause")}}, Program{Ref: "registry.k8s.io/pause:3.10.2", Part: EveryNode, Entrypoint: "/pause", User: "65535:65535"}))
+	must(b.AddPrograms(t.Context(), []File{{Path: "registry", From: put("registry", "the registry")}}, Program{Ref: RegistryImage, Part: Registry, Entrypoint: "/registry"}))
 	must(b.AddPrograms(t.Context(), []File{{Path: "usr/local/bin/all", From: put("all", strings.Repeat("everything ", 1000))}},
-		Program{Ref: "registry.k8s.io/kube-apiserver:" + version, ControlPlane: true}, Program{Ref: "registry.k8s.io/etcd:3.7.0-0", ControlPlane: true}))
+		Program{Ref: "registry.k8s.io/kube-apiserver:" + version, Part: ControlPlane}, Program{Ref: "registry.k8s.io/etcd:3.7.0-0", Part: ControlPlane}))
 	b.NotePackage("debian", "runc", "1.1.15+ds1-2", arch)
 	b.NoteDownload("https://example.org/runc", strings.Repeat("ab", 32))
 	path := filepath.Join(dir, "bundle.tar")
@@ -136,9 +137,9 @@ func TestArchivesUnpackAtTheRootOfANode(t *testing.T) {
 
 func TestImagesAreALayoutThatContainerdImports(t *testing.T) {
 	r := release(t, open(t, small(t, "v1.37.2", "amd64")), "", "amd64")
-	for controlPlane, want := range map[bool][]string{
-		false: {"registry.k8s.io/pause:3.10.2"}, true: {"registry.k8s.io/kube-apiserver:v1.37.2", "registry.k8s.io/etcd:3.7.0-0"}} {
-		_, files := entries(t, bytes.NewReader(content(t, r.Images(controlPlane))))
+	for part, want := range map[Part][]string{
+		EveryNode: {"registry.k8s.io/pause:3.10.2"}, Registry: {RegistryImage}, Router: nil, ControlPlane: {"registry.k8s.io/kube-apiserver:v1.37.2", "registry.k8s.io/etcd:3.7.0-0"}} {
+		_, files := entries(t, bytes.NewReader(content(t, r.Images(part))))
 		var index v1.IndexManifest
 		if err := json.Unmarshal([]byte(files["index.json"]), &index); err != nil {
 			t.Fatal(err)
@@ -162,7 +163,7 @@ func TestImagesAreALayoutThatContainerdImports(t *testing.T) {
 		if diff := cmp.Diff(want, names); diff != "" {
 			t.Error(diff)
 		}
-		if controlPlane && len(files) != 2+3 {
+		if part == ControlPlane && len(files) != 2+3 {
 			t.Errorf("two images of the same bytes are one, but there are %d files", len(files))
 		}
 	}
@@ -354,7 +355,7 @@ func TestADamagedImageIsNoGoodArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	flip(t, filepath.Join(dir, blobPath(m.Layers[0].Digest)))
-	if _, err := r.Images(false).Open(); err == nil || !strings.Contains(err.Error(), "damaged") {
+	if _, err := r.Images(EveryNode).Open(); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("images with a damaged layer: %v", err)
 	}
 }

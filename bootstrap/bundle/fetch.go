@@ -36,6 +36,7 @@ type Source struct {
 	Kubernetes string // URL of dl.k8s.io or a mirror of it
 	GitHub     string // URL of github.com, for the releases of containerd, runc, the CNI plugins and cri-tools
 	Registry   string // host of registry.k8s.io or a mirror of it; images keep their names
+	DockerHub  string // the same of docker.io, for the registry and the router
 
 	// Stall is how long a download may bring nothing before it is given up.
 	Stall time.Duration
@@ -43,11 +44,11 @@ type Source struct {
 
 // Upstream is where the projects themselves publish.
 func Upstream() Source {
-	return Source{Kubernetes: "https://dl.k8s.io", GitHub: "https://github.com", Registry: registry, Stall: time.Minute}
+	return Source{Kubernetes: "https://dl.k8s.io", GitHub: "https://github.com", Registry: registry, DockerHub: dockerHub, Stall: time.Minute}
 }
 
 // fetchRecipe is part of the name of a fetched bundle. Raise it when the code here changes what is in one.
-const fetchRecipe = 1
+const fetchRecipe = 2
 
 // Fetch returns the path of a bundle of that release in the cache (see CacheDir), fetched from src if it is not there. The version
 // may be exact ("v1.37.2"), a minor ("v1.37"), or "", the newest stable release that this kuryrctl knows; of the latter two src
@@ -72,7 +73,7 @@ func Fetch(ctx context.Context, src Source, version, arch string, progress func(
 	if f.third, err = VersionsFor(f.version); err != nil {
 		return "", err
 	}
-	recipe := sha256.Sum256(fmt.Appendf(nil, "%d %+v %v", fetchRecipe, f.third, Plugins()))
+	recipe := sha256.Sum256(fmt.Appendf(nil, "%d %+v %v %s %s", fetchRecipe, f.third, Plugins(), RegistryImage, RouterImage))
 	key := fmt.Sprintf("upstream-%s-%s-%x", f.version, arch, recipe[:4])
 	return Cached(ctx, key, func(scratch, path string) error {
 		if err := f.fetch(ctx, scratch, path); err != nil {
@@ -210,16 +211,21 @@ func (f *fetcher) fetch(ctx context.Context, scratch, to string) error {
 // pull copies the images as they are.
 func (f *fetcher) pull(ctx context.Context, b *Builder) error {
 	type image struct {
-		ref          string
-		controlPlane bool
+		ref  string
+		part Part
 	}
 	for _, i := range []image{
-		{f.third.PauseImage(), false}, {f.third.CoreDNSImage(), false},
-		{ComponentImage("kube-apiserver", f.version), true}, {ComponentImage("kube-controller-manager", f.version), true},
-		{ComponentImage("kube-scheduler", f.version), true}, {f.third.EtcdImage(), true},
+		{f.third.PauseImage(), EveryNode}, {f.third.CoreDNSImage(), EveryNode},
+		{ComponentImage("kube-apiserver", f.version), ControlPlane}, {ComponentImage("kube-controller-manager", f.version), ControlPlane},
+		{ComponentImage("kube-scheduler", f.version), ControlPlane}, {f.third.EtcdImage(), ControlPlane},
+		{RegistryImage, Registry}, {RouterImage, Router},
 	} {
 		f.tell(i.ref)
-		from, err := name.ParseReference(f.src.Registry + strings.TrimPrefix(i.ref, registry))
+		host := f.src.Registry
+		if strings.HasPrefix(i.ref, dockerHub) {
+			host = f.src.DockerHub
+		}
+		from, err := name.ParseReference(host + i.ref[strings.Index(i.ref, "/"):])
 		if err != nil {
 			return fmt.Errorf("reading the name of the registry: %w", err)
 		}
@@ -228,7 +234,7 @@ func (f *fetcher) pull(ctx context.Context, b *Builder) error {
 			err = forArch(img, f.arch)
 		}
 		if err == nil {
-			err = b.AddImage(i.ref, i.controlPlane, img)
+			err = b.AddImage(i.ref, i.part, img)
 		}
 		if err != nil {
 			return told(ctx, "pulling "+from.String(), err)

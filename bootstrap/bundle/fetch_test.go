@@ -28,8 +28,8 @@ func images(t *testing.T, version string) (all []string) {
 		t.Fatal(err)
 	}
 	for _, ref := range []string{v.PauseImage(), v.CoreDNSImage(), v.EtcdImage(), ComponentImage("kube-apiserver", version),
-		ComponentImage("kube-controller-manager", version), ComponentImage("kube-scheduler", version)} {
-		all = append(all, strings.TrimPrefix(ref, registry+"/"))
+		ComponentImage("kube-controller-manager", version), ComponentImage("kube-scheduler", version), RegistryImage, RouterImage} {
+		all = append(all, ref[strings.Index(ref, "/")+1:])
 	}
 	return all
 }
@@ -39,7 +39,7 @@ func upstream(t *testing.T) (*upstreamtest.Upstream, Source) {
 	t.Helper()
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	up := upstreamtest.New(t, "v1.37.2", "amd64", images(t, "v1.37.2")...)
-	return up, Source{Kubernetes: up.URL, GitHub: up.URL, Registry: up.Registry, Stall: time.Minute}
+	return up, Source{Kubernetes: up.URL, GitHub: up.URL, Registry: up.Registry, DockerHub: up.Registry, Stall: time.Minute}
 }
 
 func TestFetchMakesABundleOfWhatUpstreamPublishes(t *testing.T) {
@@ -80,17 +80,18 @@ func TestFetchMakesABundleOfWhatUpstreamPublishes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refs := map[string]bool{}
+	refs := map[string]Part{}
 	for _, i := range list {
-		refs[i.Ref] = i.ControlPlane
+		refs[i.Ref] = i.Part
 	}
-	if diff := cmp.Diff(map[string]bool{"registry.k8s.io/pause:3.10.2": false, "registry.k8s.io/coredns/coredns:v1.14.6": false,
-		"registry.k8s.io/kube-apiserver:v1.37.2": true, "registry.k8s.io/kube-controller-manager:v1.37.2": true,
-		"registry.k8s.io/kube-scheduler:v1.37.2": true, "registry.k8s.io/etcd:3.7.0-0": true}, refs); diff != "" {
+	if diff := cmp.Diff(map[string]Part{"registry.k8s.io/pause:3.10.2": EveryNode, "registry.k8s.io/coredns/coredns:v1.14.6": EveryNode,
+		"registry.k8s.io/kube-apiserver:v1.37.2": ControlPlane, "registry.k8s.io/kube-controller-manager:v1.37.2": ControlPlane,
+		"registry.k8s.io/kube-scheduler:v1.37.2": ControlPlane, "registry.k8s.io/etcd:3.7.0-0": ControlPlane,
+		RegistryImage: Registry, RouterImage: Router}, refs); diff != "" {
 		t.Error(diff)
 	}
-	content(t, r.Images(true))
-	if len(told) != 7+6 {
+	content(t, r.Images(ControlPlane))
+	if len(told) != 7+8 {
 		t.Errorf("told of %d things: %v", len(told), told)
 	}
 }

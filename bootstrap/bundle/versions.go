@@ -12,6 +12,17 @@ import (
 // registry is where kubeadm's images are, by name; where they come from is another matter.
 const registry = "registry.k8s.io"
 
+// dockerHub is where the registry's and the router's projects publish.
+const dockerHub = "docker.io"
+
+// The images of what a stack brings along beside Kubernetes. The demo is kuryrctl's own and published nowhere; its host sees to it
+// that nothing else is ever pulled under that name.
+const (
+	RegistryImage = dockerHub + "/library/registry:3.1.2"
+	RouterImage   = dockerHub + "/library/traefik:v3.7.13"
+	DemoImage     = "localhost/kuryrctl/demo:v1"
+)
+
 // Versions are those of what a Kubernetes release is run with.
 type Versions struct {
 	Etcd, CoreDNS, Pause              string // tags of the images that kubeadm of that release asks for

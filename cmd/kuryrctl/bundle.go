@@ -110,11 +110,7 @@ func bundleRows(r *bundle.Release) (rows []bundleRow, err error) {
 		return nil, err
 	}
 	for _, image := range images {
-		nodes := "all"
-		if image.ControlPlane {
-			nodes = "control-plane"
-		}
-		rows = append(rows, bundleRow{r.Version, r.Arch, "image", image.Ref, nodes, image.Size, image.Digest})
+		rows = append(rows, bundleRow{r.Version, r.Arch, "image", image.Ref, string(image.Part), image.Size, image.Digest})
 	}
 	return rows, nil
 }

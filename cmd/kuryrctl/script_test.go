@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 		a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, dial: dialThrough(os.Getenv("TEST_SWITCHBOARD")), poll: time.Millisecond}
 		if site := os.Getenv("TEST_UPSTREAM"); site != "" {
-			a.upstream = bundle.Source{Kubernetes: site, GitHub: site, Registry: strings.TrimPrefix(site, "http://"), Stall: time.Minute}
+			a.upstream = bundle.Source{Kubernetes: site, GitHub: site, Registry: strings.TrimPrefix(site, "http://"), DockerHub: strings.TrimPrefix(site, "http://"), Stall: time.Minute}
 		}
 		os.Exit(a.run(context.Background(), os.Args[1:], signals))
 	}})

@@ -26,7 +26,7 @@ import (
 )
 
 // recipe is part of the key. Raise it when the code here, or that of package bundle, changes what is in a bundle.
-const recipe = 1
+const recipe = 2
 
 func main() {
 	arch := flag.String("arch", runtime.GOARCH, "the `architecture` of the nodes: amd64 or arm64")
@@ -100,7 +100,10 @@ func linkTo(path, link string) error {
 // checksums do not belong into the product's.
 const modules = "bootstrap/bundle"
 
-var sources = []string{"kubernetes", "coredns", "runtime"}
+var sources = []string{"kubernetes", "coredns", "runtime", "registry", "router"}
+
+// demo is the program of the demo's image, of the product's own module; it needs nothing but Go.
+const demo = "cmd/kuryr-demo"
 
 // key is a digest of everything that the bundle is made from. Debian's package is not in it: it is the newest at the time.
 func key(ctx context.Context, arch string) (string, error) {
@@ -110,8 +113,12 @@ func key(ctx context.Context, arch string) (string, error) {
 	}
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%d\n%s%s\n%s\n", recipe, version, arch, suite)
+	dirs := []string{demo}
 	for _, source := range sources {
-		err := filepath.WalkDir(filepath.Join(modules, source), func(path string, d fs.DirEntry, err error) error {
+		dirs = append(dirs, filepath.Join(modules, source))
+	}
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return err
 			}
@@ -149,7 +156,7 @@ func (m *maker) make(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "makebundle: Kubernetes %s for %s: with nothing cached, this takes a quarter of an hour on two cores; the log is %s\n",
+	fmt.Fprintf(os.Stderr, "makebundle: Kubernetes %s for %s: with nothing cached, this takes twenty minutes on two cores; the log is %s\n",
 		kubernetes.Version, m.arch, m.log)
 	for _, step := range []struct {
 		name string
@@ -158,6 +165,8 @@ func (m *maker) make(ctx context.Context, path string) error {
 		{"runc", m.fetchRunc},
 		{"containerd and the CNI plugins", m.buildRuntime},
 		{"CoreDNS", m.buildCoreDNS},
+		{"the registry and the demo", m.buildRegistry},
+		{"Traefik", m.buildRouter},
 		{"Kubernetes and etcd", func(ctx context.Context) error { return m.buildKubernetes(ctx, kubernetes) }},
 		{"the bundle", func(ctx context.Context) error { return m.pack(ctx, path, kubernetes.Version, versions) }},
 	} {
@@ -206,9 +215,20 @@ func (m *maker) versions(ctx context.Context, kubernetes string) (v bundle.Versi
 
 func (m *maker) goTool(ctx context.Context, source string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = filepath.Join(modules, source)
+	cmd.Dir = m.dir(source)
 	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+m.arch, "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly")
 	return cmd
+}
+
+// dir is where the module of a source is built.
+func (m *maker) dir(source string) string {
+	switch source {
+	case "demo":
+		return "."
+	case "router":
+		return filepath.Join(m.scratch, "traefik")
+	}
+	return filepath.Join(modules, source)
 }
 
 // build compiles packages of a module into the scratch directory.
@@ -270,6 +290,17 @@ func (m *maker) buildCoreDNS(ctx context.Context) error {
 	return m.build(ctx, "coredns", "", "", "github.com/coredns/coredns")
 }
 
+func (m *maker) buildRegistry(ctx context.Context) error {
+	distribution, err := m.module(ctx, "registry", "github.com/distribution/distribution/v3")
+	if err != nil {
+		return err
+	}
+	if err := m.build(ctx, "registry", "", "-X github.com/distribution/distribution/v3/version.version="+distribution.Version, "."); err != nil {
+		return err
+	}
+	return m.build(ctx, "demo", "", "", "./"+demo)
+}
+
 func (m *maker) buildKubernetes(ctx context.Context, mod module) error {
 	// Without these, kubeadm and kubelet are v0.0.0, and kubeadm does not work. The commit is not in a module; the date is its own.
 	number := strings.Split(strings.TrimPrefix(mod.Version, "v"), ".")
@@ -304,19 +335,31 @@ func (m *maker) pack(ctx context.Context, path, kubernetes string, v bundle.Vers
 		return err
 	}
 	if err := b.AddPrograms(ctx, []bundle.File{m.file("pause", "runtime")},
-		bundle.Program{Ref: v.PauseImage(), Entrypoint: "/pause", User: "65535:65535"}); err != nil {
+		bundle.Program{Ref: v.PauseImage(), Part: bundle.EveryNode, Entrypoint: "/pause", User: "65535:65535"}); err != nil {
 		return err
 	}
 	if err := b.AddPrograms(ctx, []bundle.File{m.file("coredns", "coredns")},
-		bundle.Program{Ref: v.CoreDNSImage(), Entrypoint: "/coredns", User: "65532:65532"}); err != nil {
+		bundle.Program{Ref: v.CoreDNSImage(), Part: bundle.EveryNode, Entrypoint: "/coredns", User: "65532:65532"}); err != nil {
 		return err
+	}
+	for _, p := range []struct {
+		file    bundle.File
+		program bundle.Program
+	}{
+		{m.file("registry", "registry"), bundle.Program{Ref: bundle.RegistryImage, Part: bundle.Registry, Entrypoint: "/registry"}},
+		{m.file("traefik", "router"), bundle.Program{Ref: bundle.RouterImage, Part: bundle.Router, Entrypoint: "/traefik"}},
+		{m.file(filepath.Base(demo), "demo"), bundle.Program{Ref: bundle.DemoImage, Part: bundle.Demo, Entrypoint: "/" + filepath.Base(demo), User: "65532:65532"}},
+	} {
+		if err := b.AddPrograms(ctx, []bundle.File{p.file}, p.program); err != nil {
+			return err
+		}
 	}
 	all := bundle.File{Path: "usr/local/bin/kube-apiserver", From: filepath.Join(m.scratch, "kubernetes/controlplane")}
 	if err := b.AddPrograms(ctx, append(links("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "etcdctl"), all),
-		bundle.Program{Ref: bundle.ComponentImage("kube-apiserver", kubernetes), ControlPlane: true},
-		bundle.Program{Ref: bundle.ComponentImage("kube-controller-manager", kubernetes), ControlPlane: true},
-		bundle.Program{Ref: bundle.ComponentImage("kube-scheduler", kubernetes), ControlPlane: true},
-		bundle.Program{Ref: v.EtcdImage(), ControlPlane: true}); err != nil {
+		bundle.Program{Ref: bundle.ComponentImage("kube-apiserver", kubernetes), Part: bundle.ControlPlane},
+		bundle.Program{Ref: bundle.ComponentImage("kube-controller-manager", kubernetes), Part: bundle.ControlPlane},
+		bundle.Program{Ref: bundle.ComponentImage("kube-scheduler", kubernetes), Part: bundle.ControlPlane},
+		bundle.Program{Ref: v.EtcdImage(), Part: bundle.ControlPlane}); err != nil {
 		return err
 	}
 	if err := m.noteRunc(ctx, b); err != nil {

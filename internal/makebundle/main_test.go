@@ -36,6 +36,8 @@ func TestWhatIsBuiltIsWhatKubeadmAsksFor(t *testing.T) {
 		{"etcd", "v" + strings.TrimSuffix(v.Etcd, "-0"), pinned("kubernetes", "go.etcd.io/etcd/server/v3")},
 		{"CoreDNS", v.CoreDNS, pinned("coredns", "github.com/coredns/coredns")},
 		{"containerd", v.Containerd, pinned("runtime", "github.com/containerd/containerd/v2")},
+		{"the registry", "v" + bundle.RegistryImage[strings.LastIndex(bundle.RegistryImage, ":")+1:], pinned("registry", "github.com/distribution/distribution/v3")},
+		{"the router", bundle.RouterImage[strings.LastIndex(bundle.RouterImage, ":")+1:], pinned("router", "github.com/traefik/traefik/v3")},
 		{"the CNI plugins", v.Plugins, pinned("runtime", "github.com/containernetworking/plugins")},
 	} {
 		if c.got != c.want {
@@ -46,6 +48,9 @@ func TestWhatIsBuiltIsWhatKubeadmAsksFor(t *testing.T) {
 
 func TestTheKeyIsThatOfTheSources(t *testing.T) {
 	t.Chdir(t.TempDir())
+	if err := os.MkdirAll(demo, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, source := range sources {
 		if err := errors.Join(os.MkdirAll(filepath.Join(modules, source), 0o755), os.WriteFile(filepath.Join(modules, source, "go.mod"), []byte("module x"), 0o600)); err != nil {
 			t.Fatal(err)
