@@ -20,6 +20,7 @@ var rooms = map[string][]string{
 	"github.com/spf13/viper":                 {"cmd/kuryrctl"},
 	"charm.land/lipgloss/v2":                 {"cmd/kuryrctl"},
 	"golang.org/x/crypto/ssh":                {"bootstrap/ssh", "internal/sshtest", "internal/labtest"},
+	"golang.org/x/crypto/bcrypt":             {"bootstrap", "bootstrap/cloud"},
 	"github.com/pkg/sftp":                    {"bootstrap/ssh", "internal/sshtest"},
 	"github.com/gophercloud/gophercloud/v2":  {"internal/openstack", "provision", "stack", "bootstrap/cloud", "bootstrap/dns", "nodeagent/subport", "nodeagent/lbaas", "internal/labtest"}, // stack: the type of an image; cloud: its first users and networks
 	"github.com/hashicorp/go-multierror":     {"stack"},
@@ -31,7 +32,7 @@ var rooms = map[string][]string{
 	"github.com/vishvananda/netns":           {"nodeagent/link"},
 	"github.com/containernetworking/cni":     {"nodeagent/cni", "cmd/kuryr-cni"},
 	"github.com/miekg/dns":                   {"bootstrap/dns", "internal/dnstest"},
-	"github.com/google/go-containerregistry": {"bootstrap/bundle", "internal/upstreamtest", "internal/makebundle", "internal/conformance"},
+	"github.com/google/go-containerregistry": {"bootstrap/bundle", "internal/upstreamtest", "internal/makebundle", "internal/conformance", "internal/e2e"},
 }
 
 // floors says which of our packages each may import; what is not listed may be imported by anybody.

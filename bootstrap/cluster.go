@@ -73,7 +73,7 @@ func (c *Cluster) release(ctx context.Context, n *Node, client *ssh.Client) (*bu
 func ref(r *bundle.Release, component string) (string, error) {
 	found, ok := r.Ref(component)
 	if !ok {
-		return "", fmt.Errorf("looking for the image of %s: the bundle has none for Kubernetes %s", component, r.Version)
+		return "", fmt.Errorf("looking for the image of %s: the bundle has none for Kubernetes %s; make or fetch it again with this kuryrctl", component, r.Version)
 	}
 	return found, nil
 }

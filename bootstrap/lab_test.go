@@ -48,6 +48,14 @@ type lab struct {
 	limit            int // how much is done at once
 	keepalive        time.Duration
 	keys             map[string]string // host keys that are pinned
+	addons           *addons           // nil has no row of them
+	lean             bool              // the bundle has no images of add-ons
+}
+
+// addons are what comes with a cluster, as declared.
+type addons struct {
+	registry bootstrap.RegistryOptions
+	router   bootstrap.RouterOptions
 }
 
 // newLab starts hosts that nothing was done on yet.
@@ -78,6 +86,7 @@ func newLab(t *testing.T, system sshtest.OS, masters, workers int) *lab {
 		l.keys[name] = h.HostKey()
 		l.write(name, "srv/cluster/admin.conf", string(l.api.Kubeconfig()))
 		l.write(name, "srv/cluster/ca.crt", string(ca))
+		l.write(name, "srv/cluster/ca.key", string(l.api.AuthorityKey()))
 		l.write(name, "srv/cluster/hash", fmt.Sprintf("sha256:%x\n", sha256.Sum256(cert.RawSubjectPublicKeyInfo)))
 		started, err := os.ReadFile("testdata/kubelet.start")
 		l.must(err)
@@ -126,7 +135,7 @@ var packed sync.Map
 // pack makes a bundle whose programs are scripts.
 func (l *lab) pack(version, arch string) string {
 	l.t.Helper()
-	path := filepath.Join(l.dir, "bundle-"+version+"-"+arch+".tar")
+	path := filepath.Join(l.dir, fmt.Sprintf("bundle-%s-%s-%v.tar", version, arch, l.lean))
 	if made, ok := packed.Load(filepath.Base(path)); ok {
 		l.must(os.WriteFile(path, made.([]byte), 0o600))
 		return path
@@ -153,6 +162,11 @@ func (l *lab) pack(version, arch string) string {
 		image(name, version, bundle.ControlPlane)
 	}
 	image("etcd", "3.7.0-0", bundle.ControlPlane)
+	if !l.lean {
+		for ref, part := range map[string]bundle.Part{bundle.RegistryImage: bundle.Registry, bundle.RouterImage: bundle.Router} {
+			l.must(b.AddPrograms(ctx, []bundle.File{program(string(part))}, bundle.Program{Ref: ref, Part: part}))
+		}
+	}
 	l.must(b.Write(ctx, path))
 	made, err := os.ReadFile(path)
 	l.must(err)
@@ -229,6 +243,8 @@ func (l *lab) run(ctx context.Context) result {
 		var parts []bundle.Part
 		if master {
 			parts = append(parts, bundle.ControlPlane)
+		} else if l.addons != nil && l.addons.registry.Enabled && !l.lean {
+			parts = append(parts, bundle.Registry)
 		}
 		nodes[name], prepared[name] = n, c.Prepare(n, parts, host, host)
 		g.Add(prepared[name]...)
@@ -264,9 +280,23 @@ func (l *lab) run(ctx context.Context) result {
 		before = c.JoinControlPlane(nodes[name], first, append(prepared[name], before)...)
 		g.Add(before)
 	}
+	joined := []graph.Resource{admin}
 	for i := range l.workers {
 		name := fmt.Sprintf("worker-%d", i)
-		g.Add(c.Join(nodes[name], first, append(prepared[name], admin)...))
+		join := c.Join(nodes[name], first, append(prepared[name], admin)...)
+		g.Add(join)
+		joined = append(joined, join)
+	}
+	if a := l.addons; a != nil {
+		o := a.registry
+		o.Storage = nodes["worker-0"]
+		registry := c.Registry(first, o, joined...)
+		g.Add(registry, c.Router(first, a.router, joined...))
+		for name, n := range nodes {
+			if o.Enabled {
+				g.Add(c.RegistryClient(n, o.Insecure, registry, prepared[name]...))
+			}
+		}
 	}
 
 	r := result{events: map[graph.Key]graph.EventKind{}, found: map[graph.Key]string{}, errs: map[graph.Key]error{}}

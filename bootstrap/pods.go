@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
+	"github.com/kuryrctl/kuryrctl/bootstrap/cluster"
 	"github.com/kuryrctl/kuryrctl/bootstrap/payload"
 	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
 	"github.com/kuryrctl/kuryrctl/internal/graph"
@@ -26,63 +26,29 @@ type Access struct {
 // PodAPI is what pods on Neutron need of the API: the definition of SubportPool, and rights.
 func (c *Cluster) PodAPI(first *Node, needs ...graph.Resource) graph.Resource {
 	manifest := append(append(vif.CRD(), "\n---\n"...), templates.KuryrFile("rbac.yaml")...)
-	return c.applied("pod-api", first, func(context.Context, *ssh.Client) ([]byte, error) { return manifest, nil }, needs...)
+	return c.install(addon{key: "pod-api", manifest: func(context.Context, *ssh.Client, *cluster.Cluster, bool) ([]byte, *graph.State, error) {
+		return manifest, nil, nil
+	}}, first, needs...)
 }
 
 // DNS is the cluster's DNS: pods like others, behind a Service at the address that kubelets tell pods.
 func (c *Cluster) DNS(first *Node, needs ...graph.Resource) graph.Resource {
-	return c.applied("dns", first, func(ctx context.Context, client *ssh.Client) ([]byte, error) {
-		r, err := c.release(ctx, first, client)
+	a := addon{key: "addon.dns", namespace: "kube-system", deployment: "coredns"}
+	a.manifest = func(ctx context.Context, client *ssh.Client, _ *cluster.Cluster, _ bool) ([]byte, *graph.State, error) {
+		image, err := c.image(ctx, first, client, "coredns")
 		if err != nil {
-			return nil, err
-		}
-		image, err := ref(r, "coredns")
-		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		// CoreDNS does not start with a forwarder to nowhere, and a cloud need not have resolvers.
 		resolvers, err := look(ctx, client, "grep -c '^nameserver' /etc/resolv.conf || :")
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		forward := strings.TrimSpace(resolvers) != "" && strings.TrimSpace(resolvers) != "0"
-		return templates.KuryrDNS(templates.DNS{Image: image, Domain: c.DNSDomain, Address: clusterDNS(c.ServiceCIDR), Forward: forward})
-	}, needs...)
-}
-
-// applied is what a manifest describes, in the cluster.
-func (c *Cluster) applied(key graph.Key, first *Node, manifest func(context.Context, *ssh.Client) ([]byte, error), needs ...graph.Resource) *step {
-	s := &step{key: key, node: first, needs: needs}
-	s.look = func(ctx context.Context, client *ssh.Client) (graph.State, error) {
-		if _, err := os.Stat(c.Kubeconfig); err != nil {
-			return graph.State{}, nil
-		}
-		text, err := manifest(ctx, client)
-		if err != nil {
-			return graph.State{}, err
-		}
-		api, err := c.API()
-		if err != nil {
-			return graph.State{}, err
-		}
-		differ, err := api.Differs(ctx, text)
-		if err != nil || len(differ) == 0 {
-			return graph.State{Phase: graph.Ready, Detail: "as applied"}, err
-		}
-		return graph.State{Phase: graph.Drifted, Detail: "to be applied: " + strings.Join(differ, ", ")}, nil
+		manifest, err := templates.KuryrDNS(templates.DNS{Image: image, Domain: c.DNSDomain, Address: clusterDNS(c.ServiceCIDR), Forward: forward})
+		return manifest, nil, err
 	}
-	s.do = func(ctx context.Context, client *ssh.Client) error {
-		text, err := manifest(ctx, client)
-		if err != nil {
-			return err
-		}
-		api, err := c.API()
-		if err != nil {
-			return err
-		}
-		return api.Apply(ctx, text)
-	}
-	return s
+	return c.install(a, first, needs...)
 }
 
 // Controller is the program that keeps subports on trunks, on a master. One of several works, the others wait for its end.

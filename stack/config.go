@@ -30,6 +30,8 @@ type Config struct {
 	Networks   Networks   `yaml:"networks"`
 	Kubernetes Kubernetes `yaml:"kubernetes"`
 	DNS        DNS        `yaml:"dns"`
+	Registry   Registry   `yaml:"registry"`
+	Router     Router     `yaml:"router"`
 }
 
 // DNS says where the stack's names are made to resolve by `kuryrctl dns sync`: by one of Update, Zone and Designate, or nowhere.
@@ -55,6 +57,23 @@ type DNSZone struct {
 	Host       string `yaml:"host"`       // USER@HOST or USER@HOST:PORT; empty is this machine
 	HostKey    string `yaml:"host_key"`   // of Host: "ssh-ed25519 AAAA..."
 	KeyFile    string `yaml:"key_file"`   // the private SSH key for Host: an absolute path, or one with ~/
+}
+
+// Registry is the cluster's own registry of images, which all nodes can pull from.
+type Registry struct {
+	Enabled bool `yaml:"enabled"`
+	// Claim names a PersistentVolumeClaim in the namespace kuryr-registry that has the images; empty keeps them on the first worker's disk.
+	Claim string `yaml:"claim"`
+	// Insecure serves plain HTTP to everybody, as the 2017 write-up's registry did.
+	Insecure bool `yaml:"insecure"`
+}
+
+// Router leads requests from outside to pods, by Ingress.
+type Router struct {
+	Enabled  bool `yaml:"enabled"`
+	Replicas int  `yaml:"replicas"`
+	// HostNetwork puts it on ports 80 and 443 of workers, as in the 2017 write-up, and not on a pod's own.
+	HostNetwork bool `yaml:"host_network"`
 }
 
 // Kubernetes is what the nodes are to be.
@@ -108,6 +127,8 @@ func Defaults() Config {
 			Service: ServiceNetwork{CIDR: prefix("172.30.0.0/16")},
 		},
 		Kubernetes: Kubernetes{Install: true, DNS: true},
+		Registry:   Registry{Enabled: true},
+		Router:     Router{Enabled: true, Replicas: 1},
 	}
 }
 

@@ -39,7 +39,7 @@ frobnicate: 7
   line 7: "10.11.0.0" is not a CIDR such as 10.11.0.0/24
   line 10: unknown key "gatway"; did you mean "gateway"?
   line 12: "over there" is not an IP address
-  line 13: unknown key "frobnicate"; known here: image, ssh_user, public_net, dns_domain, dns_servers, config_drive, octavia_provider, admin_cloud, masters, workers, networks, kubernetes, dns`
+  line 13: unknown key "frobnicate"; known here: image, ssh_user, public_net, dns_domain, dns_servers, config_drive, octavia_provider, admin_cloud, masters, workers, networks, kubernetes, dns, registry, router`
 	if err == nil || err.Error() != want {
 		t.Fatalf("got:\n%v\nwant:\n%s", err, want)
 	}
@@ -68,28 +68,33 @@ func TestDecodeRefusesASecondDocumentAndBrokenYAML(t *testing.T) {
 
 func TestValidateRefusesWhatCannotWork(t *testing.T) {
 	for name, x := range map[string]struct{ text, want string }{
-		"overlap":               {"networks: {pod: {cidr: 10.11.0.0/16}}", "networks.pod.cidr 10.11.0.0/16 overlaps networks.vm.cidr 10.11.0.0/24"},
-		"host bits":             {"networks: {vm: {cidr: 10.11.0.7/24}}", "10.11.0.0/24 is meant"},
-		"IPv6":                  {"networks: {vm: {cidr: 'fd00::/64'}}", "is not IPv4"},
-		"too small":             {"networks: {service: {cidr: 172.30.0.0/27}}", "its prefix length must be /8 to /26"},
-		"gateway of ClusterIPs": {"networks: {service: {gateway: 172.30.0.254}}", "inside 172.30.0.0/17, which Kubernetes hands out as ClusterIPs: use 172.30.255.254"},
-		"gateway in the pool":   {"networks: {service: {gateway: 172.30.200.1}}", "must be the last usable address"},
-		"VIP outside":           {"networks: {service: {api_vip: 172.30.200.1}}", "not a usable address of 172.30.0.0/17"},
-		"vm gateway":            {"networks: {vm: {gateway: 10.11.1.1}}", "networks.vm.gateway 10.11.1.1 is not a usable address of 10.11.0.0/24"},
-		"broadcast":             {"networks: {vm: {gateway: 10.11.0.255}}", "not a usable address"},
-		"four masters":          {"masters: {count: 4}", "masters.count is 4"},
-		"no workers":            {"workers: {count: 0}", "workers.count is 0"},
-		"too many nodes":        {"networks: {vm: {cidr: 10.11.0.0/28}}\nworkers: {count: 20}", "has 12 addresses for servers; 21 nodes"},
-		"domain":                {"dns_domain: 'no domain'", "not a domain name"},
-		"no image":              {"image: ''", "image is empty"},
-		"applications apart":    {"dns: {apps_domain: apps.example.org}", `dns.apps_domain "apps.example.org" is not dns_domain "kuryr.internal" or a domain below it`},
-		"two places of names":   {"dns: {designate: true, update: {server: 192.0.2.1}}", "dns.update and dns.designate are declared"},
-		"no name server":        {"dns: {update: {server: 'ns.example.org:port'}}", "dns.update.server"},
-		"a key somewhere":       {"dns: {update: {server: ns.example.org, key_file: dns.key}}", `dns.update.key_file "dns.key": give an absolute path`},
-		"a zone somewhere":      {"dns: {zone: {directory: zones, nameserver: ns.example.org}}", `dns.zone.directory "zones" is not an absolute path`},
-		"a zone of nobody":      {"dns: {zone: {directory: /zones}}", "dns.zone.nameserver is missing"},
-		"a zone's host":         {"dns: {zone: {directory: /zones, host: ns.example.org}}", "neither USER@HOST"},
-		"a host unproven":       {"dns: {zone: {directory: /zones, host: root@ns.example.org}}", "needs dns.zone.host_key"},
+		"overlap":                 {"networks: {pod: {cidr: 10.11.0.0/16}}", "networks.pod.cidr 10.11.0.0/16 overlaps networks.vm.cidr 10.11.0.0/24"},
+		"host bits":               {"networks: {vm: {cidr: 10.11.0.7/24}}", "10.11.0.0/24 is meant"},
+		"IPv6":                    {"networks: {vm: {cidr: 'fd00::/64'}}", "is not IPv4"},
+		"too small":               {"networks: {service: {cidr: 172.30.0.0/27}}", "its prefix length must be /8 to /26"},
+		"gateway of ClusterIPs":   {"networks: {service: {gateway: 172.30.0.254}}", "inside 172.30.0.0/17, which Kubernetes hands out as ClusterIPs: use 172.30.255.254"},
+		"gateway in the pool":     {"networks: {service: {gateway: 172.30.200.1}}", "must be the last usable address"},
+		"VIP outside":             {"networks: {service: {api_vip: 172.30.200.1}}", "not a usable address of 172.30.0.0/17"},
+		"vm gateway":              {"networks: {vm: {gateway: 10.11.1.1}}", "networks.vm.gateway 10.11.1.1 is not a usable address of 10.11.0.0/24"},
+		"broadcast":               {"networks: {vm: {gateway: 10.11.0.255}}", "not a usable address"},
+		"four masters":            {"masters: {count: 4}", "masters.count is 4"},
+		"no workers":              {"workers: {count: 0}", "workers.count is 0"},
+		"too many nodes":          {"networks: {vm: {cidr: 10.11.0.0/28}}\nworkers: {count: 20}", "has 12 addresses for servers; 21 nodes"},
+		"domain":                  {"dns_domain: 'no domain'", "not a domain name"},
+		"no image":                {"image: ''", "image is empty"},
+		"applications apart":      {"dns: {apps_domain: apps.example.org}", `dns.apps_domain "apps.example.org" is not dns_domain "kuryr.internal" or a domain below it`},
+		"two places of names":     {"dns: {designate: true, update: {server: 192.0.2.1}}", "dns.update and dns.designate are declared"},
+		"no name server":          {"dns: {update: {server: 'ns.example.org:port'}}", "dns.update.server"},
+		"a key somewhere":         {"dns: {update: {server: ns.example.org, key_file: dns.key}}", `dns.update.key_file "dns.key": give an absolute path`},
+		"a zone somewhere":        {"dns: {zone: {directory: zones, nameserver: ns.example.org}}", `dns.zone.directory "zones" is not an absolute path`},
+		"a zone of nobody":        {"dns: {zone: {directory: /zones}}", "dns.zone.nameserver is missing"},
+		"a zone's host":           {"dns: {zone: {directory: /zones, host: ns.example.org}}", "neither USER@HOST"},
+		"a host unproven":         {"dns: {zone: {directory: /zones, host: root@ns.example.org}}", "needs dns.zone.host_key"},
+		"no claim's name":         {"registry: {claim: 'No Claim'}", "registry.claim \"No Claim\" is no name"},
+		"VIP of the registry":     {"networks: {service: {api_vip: 172.30.0.20}}", "api_vip 172.30.0.20 is the registry's address"},
+		"no routers":              {"router: {replicas: 0}", "router.replicas is 0: it must be 1 to 20, or router.enabled false"},
+		"more routers than ports": {"workers: {count: 1}\nrouter: {replicas: 2, host_network: true}", "router.replicas is 2"},
+		"a setting of a registry": {"registry: {enable: true}", "unknown key \"enable\"; did you mean \"enabled\"?"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, err := decode(t, x.text)

@@ -82,7 +82,11 @@ func (s *Stack) Design(c Config) *Lab {
 	apiRules := d.session.SecurityRules("api", api, provision.Rule{Protocol: "tcp", Port: sshPort}, provision.Rule{Protocol: "tcp", Port: apiMember},
 		provision.Rule{Protocol: "icmp"})
 	// Nodes trust each other and the pods (kubelet, etcd, host-network pods); a group rule would say the same and cost OVN a flow per pair.
-	nodeRules := d.session.SecurityRules("nodes", nodes, provision.Rule{From: n.VM.CIDR.Prefix}, provision.Rule{From: n.Pod.CIDR.Prefix})
+	trusted := []provision.Rule{{From: n.VM.CIDR.Prefix}, {From: n.Pod.CIDR.Prefix}}
+	if c.Kubernetes.Install && c.Router.Enabled && c.Router.HostNetwork {
+		trusted = append(trusted, provision.Rule{Protocol: "tcp", Port: 80}, provision.Rule{Protocol: "tcp", Port: 443}) // clients keep their addresses
+	}
+	nodeRules := d.session.SecurityRules("nodes", nodes, trusted...)
 	// What pods may be reached from: nodes (kubelet's probes), each other, and the load balancers of services.
 	podRules := d.session.SecurityRules("pod_access", podAccess, provision.Rule{From: n.VM.CIDR.Prefix}, provision.Rule{From: n.Pod.CIDR.Prefix},
 		provision.Rule{From: n.Service.CIDR.Prefix})

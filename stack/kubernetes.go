@@ -33,11 +33,7 @@ func (d *design) kubernetes(lb *provision.LoadBalancer) {
 	prepared := map[*Node][]graph.Resource{}
 	for _, n := range d.lab.Nodes {
 		n.boot = &bootstrap.Node{Name: n.Name, Address: n.Port.Address, Connect: n.Host.connect, Log: d.local.logPath(n.Name)}
-		parts := []bundle.Part{bundle.Demo}
-		if n.Role == Master {
-			parts = []bundle.Part{bundle.ControlPlane}
-		}
-		steps := c.Prepare(n.boot, parts, n.Host, &d.bundle)
+		steps := c.Prepare(n.boot, d.parts(n), n.Host, &d.bundle)
 		d.lab.Graph.Add(steps...)
 		prepared[n] = steps
 	}
@@ -74,17 +70,56 @@ func (d *design) kubernetes(lb *provision.LoadBalancer) {
 			d.lab.Graph.Add(joined[n])
 		}
 	}
-	d.pods(c, first, joined, admin)
+	networks := d.pods(c, first, joined, admin)
+	d.addons(c, first, admin, networks)
+}
+
+// parts are what of the bundle's images a node gets beside those of every node.
+func (d *design) parts(n *Node) (parts []bundle.Part) {
+	if n.Role == Master {
+		return []bundle.Part{bundle.ControlPlane}
+	}
+	if r := d.config.Registry; r.Enabled && (r.Claim != "" || n.Name == firstWorker) {
+		parts = append(parts, bundle.Registry)
+	}
+	if d.config.Router.Enabled {
+		parts = append(parts, bundle.Router)
+	}
+	return append(parts, bundle.Demo)
+}
+
+// firstWorker keeps the registry's images: it is the last to be removed when a stack gets smaller.
+const firstWorker = "worker-0"
+
+// addons adds what comes with a cluster: its DNS, the registry, what nodes need to pull from it, and the router. The last two are there too
+// when they are turned off, to be removed; a DNS that is turned off leaves its names to another.
+func (d *design) addons(c *bootstrap.Cluster, first *Node, admin graph.Resource, networks map[string]graph.Resource) {
+	o := bootstrap.RegistryOptions{Enabled: d.config.Registry.Enabled, Claim: d.config.Registry.Claim, Insecure: d.config.Registry.Insecure}
+	for _, n := range d.lab.Nodes {
+		if n.Name == firstWorker {
+			o.Storage = n.boot
+		}
+	}
+	if d.config.Kubernetes.DNS {
+		d.lab.Graph.Add(c.DNS(first.boot, admin, networks[firstWorker]))
+	}
+	registry := c.Registry(first.boot, o, admin, networks[firstWorker])
+	d.lab.Graph.Add(registry)
+	if o.Enabled {
+		for _, n := range d.lab.Nodes {
+			d.lab.Graph.Add(c.RegistryClient(n.boot, o.Insecure, registry, networks[n.Name]))
+		}
+	}
+	router := bootstrap.RouterOptions{Enabled: d.config.Router.Enabled, Replicas: d.config.Router.Replicas, HostNetwork: d.config.Router.HostNetwork}
+	d.lab.Graph.Add(c.Router(first.boot, router, admin, networks[firstWorker]))
 }
 
 // pods adds what gives pods their ports: the controller beside every API server, the CNI plugin on all nodes, and daemons where there are
-// trunks.
-func (d *design) pods(c *bootstrap.Cluster, first *Node, joined map[*Node]graph.Resource, admin graph.Resource) {
+// trunks. It returns the last of each node.
+func (d *design) pods(c *bootstrap.Cluster, first *Node, joined map[*Node]graph.Resource, admin graph.Resource) (networks map[string]graph.Resource) {
+	networks = map[string]graph.Resource{}
 	api := c.PodAPI(first.boot, admin)
 	d.lab.Graph.Add(api)
-	if d.config.Kubernetes.DNS {
-		d.lab.Graph.Add(c.DNS(first.boot, admin))
-	}
 	controllers := map[*Node]graph.Resource{}
 	for _, i := range d.config.APIMasters() {
 		n := d.lab.Nodes[i]
@@ -96,8 +131,10 @@ func (d *design) pods(c *bootstrap.Cluster, first *Node, joined map[*Node]graph.
 		if own, ok := controllers[n]; ok && n != first {
 			needs = append(needs, own) // which installs the same programs: two at once would be in each other's way
 		}
-		d.lab.Graph.Add(c.PodNetwork(n.boot, n.Role == Worker, needs...))
+		networks[n.Name] = c.PodNetwork(n.boot, n.Role == Worker, needs...)
+		d.lab.Graph.Add(networks[n.Name])
 	}
+	return networks
 }
 
 // access is how the controller logs in to OpenStack: with the stack's own application credential, at the endpoints that this login uses.

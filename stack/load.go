@@ -15,6 +15,8 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/kuryrctl/kuryrctl/bootstrap"
 )
 
 // Addr is an IP address in a lab file.
@@ -111,7 +113,7 @@ var goWords = strings.NewReplacer("cannot unmarshal !!", "this is no ", " into i
 
 // keys lists the keys of the named type of this package, as a lab file spells them.
 func keys(typeName string) (all []string) {
-	for _, v := range []any{Config{}, Nodes{}, Networks{}, Network{}, ServiceNetwork{}, Kubernetes{}, DNS{}, DNSUpdate{}, DNSZone{}} {
+	for _, v := range []any{Config{}, Nodes{}, Networks{}, Network{}, ServiceNetwork{}, Kubernetes{}, DNS{}, DNSUpdate{}, DNSZone{}, Registry{}, Router{}} {
 		t := reflect.TypeOf(v)
 		for i := range t.NumField() {
 			if t.Name() == typeName {
@@ -185,7 +187,27 @@ func (c *Config) Validate() error {
 	}
 	v.dns(c)
 	v.networks(c)
+	v.addons(c)
 	return v.problems.ErrorOrNil()
+}
+
+// claimForm is that of names of Kubernetes' objects.
+var claimForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+
+func (v *validation) addons(c *Config) {
+	if c.Registry.Claim != "" && !claimForm.MatchString(c.Registry.Claim) {
+		v.bad("registry.claim %q is no name of a PersistentVolumeClaim", c.Registry.Claim)
+	}
+	if c.Router.Enabled && (c.Router.Replicas < 1 || c.Router.Replicas > 20) {
+		v.bad("router.replicas is %d: it must be 1 to 20, or router.enabled false", c.Router.Replicas)
+	}
+	if c.Router.Enabled && c.Router.HostNetwork && c.Router.Replicas > c.Workers.Count {
+		v.bad("router.replicas is %d: on the network of %d workers there is a port for each worker's one", c.Router.Replicas, c.Workers.Count)
+	}
+	services := c.Networks.Service
+	if c.Registry.Enabled && services.CIDR.IsValid() && services.APIVIP.IsValid() && services.APIVIP.Addr == bootstrap.RegistryAddress(services.ClusterIPs()) {
+		v.bad("networks.service.api_vip %s is the registry's address: use another one", services.APIVIP)
+	}
 }
 
 // validation gathers problems.

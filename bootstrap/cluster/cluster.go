@@ -38,6 +38,7 @@ type Cluster struct {
 	transport *http.Transport
 	http      *http.Client // over transport, with the user's credentials
 	server    string       // URL without a slash at its end
+	ca        []byte
 	core      corev1client.CoreV1Interface
 }
 
@@ -84,8 +85,11 @@ func New(kubeconfig []byte, dial func(ctx context.Context, network, addr string)
 	if err != nil {
 		return nil, fmt.Errorf("reading the server of kubeconfig %s: %w", e.name, err)
 	}
-	return &Cluster{transport: transport, http: client, server: strings.TrimRight(e.cluster.Server, "/"), core: core}, nil
+	return &Cluster{transport: transport, http: client, server: strings.TrimRight(e.cluster.Server, "/"), ca: e.cluster.CertificateAuthorityData, core: core}, nil
 }
+
+// Authority is the certificate of the cluster's own authority, in PEM: who may speak for its API server.
+func (c *Cluster) Authority() []byte { return c.ca }
 
 // quiet keeps client-go from writing to stderr on its own. klog is one for the process, so this is too; what matters of it is in
 // the errors returned.

@@ -3,6 +3,8 @@
 //
 // For what runs inside a cluster there are also watches of nodes and pods, and SubportPools, leases and events (see watch.go).
 //
+// What is made by server-side apply is kept whatever its kind (see apply.go).
+//
 // It refuses to be lenient: an unknown route, selector or content type fails the test that sent it. It runs nothing and schedules
 // nothing, and it is no reference: where a real API server disagrees, this package is wrong.
 //
@@ -46,6 +48,7 @@ type Server struct {
 	t          testing.TB
 	http       *httptest.Server
 	kubeconfig []byte
+	caKey      []byte
 
 	mu        sync.Mutex
 	version   string
@@ -63,6 +66,7 @@ type Server struct {
 	requests  []string
 	shelf     shelf
 	history   history
+	applied   map[string]map[string]any // by path, see apply.go
 }
 
 // Budget is a PodDisruptionBudget.
@@ -76,7 +80,7 @@ type Budget struct {
 // New starts an empty cluster of version v1.37.1, which ends with the test. Its certificate carries these addresses too.
 func New(t testing.TB, addresses ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, version: "v1.37.1", endAfter: 1, shown: map[types.UID]int{}, spaces: map[string]corev1.Namespace{}, shelf: shelf{objects: map[string]map[string]any{}},
+	s := &Server{t: t, applied: map[string]map[string]any{}, version: "v1.37.1", endAfter: 1, shown: map[types.UID]int{}, spaces: map[string]corev1.Namespace{}, shelf: shelf{objects: map[string]map[string]any{}},
 		history: history{closing: make(chan struct{})}}
 	ca, caKey := certificate(t, nil, nil, pkix.Name{CommonName: "kubernetes"})
 	server, serverKey := certificate(t, ca, caKey, pkix.Name{CommonName: "kube-apiserver"}, addresses...)
@@ -94,6 +98,11 @@ func New(t testing.TB, addresses ...string) *Server {
 	s.http.StartTLS()
 	t.Cleanup(s.Stop)
 	s.URL = s.http.URL
+	signing, err := x509.MarshalECPrivateKey(caKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.caKey = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: signing})
 	key, err := x509.MarshalPKCS8PrivateKey(adminKey)
 	if err != nil {
 		t.Fatal(err)
@@ -160,6 +169,9 @@ func certificate(t testing.TB, parent *x509.Certificate, parentKey *ecdsa.Privat
 
 // Kubeconfig is the admin's, as kubeadm writes it.
 func (s *Server) Kubeconfig() []byte { return slices.Clone(s.kubeconfig) }
+
+// AuthorityKey is the private key of the cluster's authority, in PEM as kubeadm writes it.
+func (s *Server) AuthorityKey() []byte { return slices.Clone(s.caKey) }
 
 // Stop ends the server: connections are refused from now on.
 func (s *Server) Stop() {
@@ -306,6 +318,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	intercept := s.intercept
 	s.mu.Unlock()
 	if intercept != nil && intercept(w, r) {
+		return
+	}
+	if s.serveApplied(w, r) {
 		return
 	}
 	if watches(r) {
