@@ -140,6 +140,7 @@ func TestAClusterLivesOnARealCloud(t *testing.T) {
 
 	podsLive(t, stack, api)
 	servicesLive(t, stack, api)
+	addonsLive(t, stack, api)
 
 	// The user's own kubeconfig.
 	run(t, 0, lab("kubeconfig", stack, "--merge")...)
