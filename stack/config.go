@@ -34,7 +34,7 @@ type Config struct {
 	Router     Router     `yaml:"router"`
 }
 
-// DNS says where the stack's names are made to resolve by `kuryrctl dns sync`: by one of Update, Zone and Designate, or nowhere.
+// DNS says where the stack's names are made to resolve, by `kuryrctl stack` and `kuryrctl dns sync`: by one of Update, Zone and Designate, or nowhere.
 type DNS struct {
 	// AppsDomain is the domain below which every name leads to the router. It is DNSDomain or below it; empty is apps.DNSDomain.
 	AppsDomain string    `yaml:"apps_domain"`
@@ -42,6 +42,9 @@ type DNS struct {
 	Zone       DNSZone   `yaml:"zone"`
 	Designate  bool      `yaml:"designate"` // in a zone of the project's
 }
+
+// kept reports whether there is a place for names.
+func (d DNS) kept() bool { return d.Update != (DNSUpdate{}) || d.Zone != (DNSZone{}) || d.Designate }
 
 // DNSUpdate is a name server that takes updates (RFC 2136).
 type DNSUpdate struct {

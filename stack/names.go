@@ -9,9 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap/dns"
 	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
+	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/provision"
 )
 
@@ -66,11 +68,14 @@ func (s *Stack) Names(ctx context.Context, c Config, router netip.Addr) (*Names,
 	return n, nil
 }
 
-// serviceAddress is the floating IP of a Service's load balancer, if there is one. After the Service's name stands a part of its uid.
+// ofService reports whether a load balancer's name is one for a Service: after the Service's name stands a part of its uid.
+func ofService(name, balancer string) bool { return strings.HasPrefix(name, balancer+"/") }
+
+// serviceAddress is the floating IP of a Service's load balancer, if there is one.
 func serviceAddress(i *provision.Inventory, balancer string) netip.Addr {
 	for _, l := range i.LoadBalancers {
 		for _, f := range i.FloatingIPs {
-			if strings.HasPrefix(l.Name, balancer+"/") && l.VipPortID != "" && f.PortID == l.VipPortID {
+			if ofService(l.Name, balancer) && l.VipPortID != "" && f.PortID == l.VipPortID {
 				address, _ := netip.ParseAddr(f.FloatingIP)
 				return address
 			}
@@ -127,6 +132,28 @@ func (s *Stack) SyncNames(ctx context.Context, c Config, n *Names) ([]dns.Change
 	}
 	defer done()
 	return place.Sync(ctx, dns.Owner{Stack: s.Name, UUID: there.UUID}, n.records())
+}
+
+// nameUp makes the names resolve as the last step of a run, when the cluster has made the router's address.
+func (s *Stack) nameUp(ctx context.Context, c Config, on func(graph.Event)) error {
+	event := graph.Event{Key: "names", Kind: graph.Unchanged}
+	begin := time.Now()
+	n, err := s.Names(ctx, c, netip.Addr{})
+	if err == nil {
+		event.Detail = n.Without
+		var changes []dns.Change
+		if changes, err = s.SyncNames(ctx, c, n); !dns.Settled(changes) {
+			event.Kind = graph.Done
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("names: %w", err)
+		event.Kind, event.Err = graph.Error, err
+	}
+	event.At = time.Now()
+	event.Took = event.At.Sub(begin)
+	on(event)
+	return err
 }
 
 // NamesAt tells where this machine has put the stack's names, or "".

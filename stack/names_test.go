@@ -9,6 +9,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/loadbalancers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
 
+	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
@@ -71,14 +72,14 @@ func TestNamesInDesignateGoWithTheStackFromAnyMachine(t *testing.T) {
 	lab := labtest.New(t, []string{"demo"}, openstacktest.Polls(0), openstacktest.Zones("kuryr.internal"))
 	c := servers()
 	c.DNS.Designate = true
-	mustUp(t, lab, "demo", c)
-	s := open(t, lab, "demo")
-	n, err := s.Names(t.Context(), c, netip.Addr{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.SyncNames(t.Context(), c, n); err != nil {
-		t.Fatal(err)
+	for _, want := range []graph.EventKind{graph.Done, graph.Unchanged} {
+		var last graph.Event
+		if _, err := open(t, lab, "demo").Up(t.Context(), c, stack.UpOptions{Parallel: 8, On: func(e graph.Event) { last = e }}); err != nil {
+			t.Fatal(err)
+		}
+		if last.Key != "names" || last.Kind != want {
+			t.Errorf("the run ends with %+v, not %s", last, want)
+		}
 	}
 	if !lab.Has("recordset", "worker-0.kuryr.internal.") {
 		t.Fatalf("no such name: %v", lab.Left())

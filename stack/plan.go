@@ -140,8 +140,25 @@ func (s *Stack) Up(ctx context.Context, c Config, o UpOptions) (*View, error) {
 			return nil, err
 		}
 	}
-	if err := lab.Graph.Apply(ctx, o.Parallel, o.On); err != nil {
+	on, changed := o.On, false
+	if on == nil {
+		on = func(graph.Event) {}
+	}
+	err = lab.Graph.Apply(ctx, o.Parallel, func(e graph.Event) {
+		changed = changed || e.Kind == graph.Done
+		on(e)
+	})
+	if err != nil {
 		return nil, err
+	}
+	if c.DNS.kept() {
+		if err := s.nameUp(ctx, c, on); err != nil {
+			return nil, err
+		}
+		return s.view(), nil
+	}
+	if changed { // the controller has made ports and load balancers meanwhile
+		return s.Show(ctx)
 	}
 	return s.view(), nil
 }

@@ -95,8 +95,8 @@ func compare(there map[string]netip.Addr, want []Record) (all []Change) {
 	return all
 }
 
-// settled reports whether nothing has to be done.
-func settled(all []Change) bool {
+// Settled reports whether nothing has to be done.
+func Settled(all []Change) bool {
 	return !slices.ContainsFunc(all, func(c Change) bool { return c.Action != Kept })
 }
 

@@ -153,7 +153,7 @@ func (u *update) sync(ctx context.Context, owner Owner, want []Record) ([]Change
 	if err := u.findDrift(ctx, changes); err != nil {
 		return nil, err
 	}
-	if settled(changes) && (len(want) > 0 || len(notes.texts) == 0) {
+	if Settled(changes) && (len(want) > 0 || len(notes.texts) == 0) {
 		return changes, nil
 	}
 	m := new(miekg.Msg)
