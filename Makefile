@@ -60,9 +60,10 @@ conformance: build bundle ## Kubernetes' own tests of the network on a cluster o
 	$(GO) run ./internal/conformance -stack conformance $(if $(ALL),-all) $(if $(RUN),-focus '$(RUN)')
 	$(BIN) --cloud lab unstack conformance --yes
 
-lab: build bundle ## from nothing to a cluster on a real OpenStack on this machine (needs root)
+lab: build bundle ## from nothing to a cluster on a real OpenStack on this machine, and the deployment example on it (needs root)
 	$(BIN) cloud up --install
-	$(BIN) --cloud lab stack demo -f examples/minimal.yaml --bundle bin/bundle.tar --timings
+	$(BIN) --cloud lab stack demo -f examples/lab.yaml --bundle bin/bundle.tar --timings --timings-svg bin/lab.svg
+	$(BIN) --cloud lab demo demo
 
 bundle: ## bin/bundle.tar, the nodes' software from the Go module proxy and Debian (ARCH=arm64 for another architecture)
 	$(GO) run ./internal/makebundle -o bin/bundle.tar $(if $(ARCH),-arch $(ARCH))

@@ -24,14 +24,15 @@ const fieldManager = "kuryrctl"
 
 // resources are the kinds that manifests may have, and where the API server keeps them.
 var resources = map[string]string{
-	"v1 Namespace":                      "namespaces",
-	"v1 Secret":                         "secrets",
-	"v1 ConfigMap":                      "configmaps",
-	"v1 Service":                        "services",
-	"v1 ServiceAccount":                 "serviceaccounts",
-	"apps/v1 Deployment":                "deployments",
-	"networking.k8s.io/v1 IngressClass": "ingressclasses",
-	"gateway.networking.k8s.io/v1 GatewayClass":                        "gatewayclasses",
+	"v1 Namespace":                              "namespaces",
+	"v1 Secret":                                 "secrets",
+	"v1 ConfigMap":                              "configmaps",
+	"v1 Service":                                "services",
+	"v1 ServiceAccount":                         "serviceaccounts",
+	"apps/v1 Deployment":                        "deployments",
+	"networking.k8s.io/v1 Ingress":              "ingresses",
+	"networking.k8s.io/v1 IngressClass":         "ingressclasses",
+	"gateway.networking.k8s.io/v1 GatewayClass": "gatewayclasses",
 	"apiextensions.k8s.io/v1 CustomResourceDefinition":                 "customresourcedefinitions",
 	"rbac.authorization.k8s.io/v1 ClusterRole":                         "clusterroles",
 	"rbac.authorization.k8s.io/v1 ClusterRoleBinding":                  "clusterrolebindings",

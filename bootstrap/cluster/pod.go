@@ -16,6 +16,7 @@ import (
 type Pod struct {
 	Namespace   string
 	Name, Node  string
+	Address     string    // "" until it has one
 	UID         string    // as its kubelet has it: of a static pod, its manifest's
 	HostNetwork bool      // it has none of its own
 	Ending      bool      // it is being deleted
@@ -29,7 +30,7 @@ type Pod struct {
 }
 
 func podOf(p *corev1.Pod) Pod {
-	out := Pod{Namespace: p.Namespace, Name: p.Name, Node: p.Spec.NodeName, UID: cmp.Or(p.Annotations[corev1.MirrorPodAnnotationKey], string(p.UID)),
+	out := Pod{Namespace: p.Namespace, Name: p.Name, Node: p.Spec.NodeName, Address: p.Status.PodIP, UID: cmp.Or(p.Annotations[corev1.MirrorPodAnnotationKey], string(p.UID)),
 		HostNetwork: p.Spec.HostNetwork, Ending: p.DeletionTimestamp != nil, Phase: string(p.Status.Phase), Reason: p.Status.Reason, Message: p.Status.Message}
 	if p.Status.StartTime != nil {
 		out.Started = p.Status.StartTime.Time

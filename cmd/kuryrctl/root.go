@@ -30,7 +30,7 @@ standard error.`,
 		return pflag.NormalizedName(name)
 	})
 	root.AddGroup(&cobra.Group{ID: life, Title: "A stack's life:"}, &cobra.Group{ID: look, Title: "Looking and entering:"})
-	for _, cmd := range []*cobra.Command{a.newPlanCommand(), a.newStackCommand(), a.newScaleCommand(), a.newDNSCommand(), a.newUnstackCommand()} {
+	for _, cmd := range []*cobra.Command{a.newPlanCommand(), a.newStackCommand(), a.newScaleCommand(), a.newDNSCommand(), a.newDemoCommand(), a.newUnstackCommand()} {
 		cmd.GroupID = life
 		root.AddCommand(cmd)
 	}

@@ -2,7 +2,7 @@
 // (RFC 2136) signed with TSIG, applied whole or not at all.
 //
 // It owns the rules that a client can trip over: prerequisites, that a wildcard answers for what is not there, who may change what. It
-// refuses what is not signed. It knows no resolver, no transfer and no DNSSEC.
+// refuses updates that are not signed. It knows no resolver, no transfer and no DNSSEC.
 package dnstest
 
 import (
@@ -130,9 +130,9 @@ func (s *Server) ServeDNS(w miekg.ResponseWriter, q *miekg.Msg) {
 	r.SetReply(q)
 	tsig := q.IsTsig()
 	switch {
-	case tsig == nil:
+	case tsig == nil && q.Opcode == miekg.OpcodeUpdate:
 		r.Rcode = miekg.RcodeRefused
-	case w.TsigStatus() != nil:
+	case tsig != nil && w.TsigStatus() != nil:
 		r.Rcode = miekg.RcodeNotAuth
 		code := uint16(miekg.RcodeBadSig)
 		if tsig.Hdr.Name != "test-key." {

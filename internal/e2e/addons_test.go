@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
@@ -82,6 +83,15 @@ func push(t *testing.T, stack string, api *operator, repository string) {
 		t.Fatal(err)
 	}
 
+	// An image of its own: a kubelet that has pulled one with a password asks for it again when the same image was preloaded under another name.
+	config, err := img.ConfigFile()
+	if err == nil {
+		config.Config.Labels = map[string]string{"of": t.Name()}
+		img, err = mutate.ConfigFile(img, config)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	secret, err := api.Secret(t.Context(), "kuryr-registry", "registry")
 	if err != nil || secret == nil {
 		t.Fatalf("the registry's secret: %v", err)

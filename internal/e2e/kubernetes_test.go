@@ -102,11 +102,12 @@ func started(talk string) (all []string) {
 
 // A cluster is made on a real OpenStack by runs that are killed in the middle of kubeadm's work, grows, shrinks and goes.
 func TestAClusterLivesOnARealCloud(t *testing.T) {
-	const stack = "e2e-k8s"
+	const stack, domain = "e2e-k8s", "e2e-k8s.lab.kuryr.test"
 	lab := func(args ...string) []string { return append([]string{"--cloud", "lab"}, args...) }
 	t.Cleanup(func() { exec.Command(kuryrctl(t), lab("unstack", stack, "--yes")...).Run() })
 	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "config"))
-	up := lab("stack", stack, "-f", minimal, "--bundle", bundleOf(t), "--progress", "plain", "--timings")
+	file := named(t, minimal, domain)
+	up := lab("stack", stack, "-f", file, "--bundle", bundleOf(t), "--progress", "plain", "--timings")
 
 	killAt(t, "started    control-plane.master-0", 3*time.Second, up...)
 	killAt(t, "started    node.worker-0", 2*time.Second, up...)
@@ -124,11 +125,11 @@ func TestAClusterLivesOnARealCloud(t *testing.T) {
 	expectNodes(t, api, "master-0", "worker-0", "worker-1")
 
 	// Nothing to do, and the bundle is remembered.
-	_, talk = run(t, 0, lab("stack", stack, "-f", minimal, "--progress", "plain", "--timings")...)
+	_, talk = run(t, 0, lab("stack", stack, "-f", file, "--progress", "plain", "--timings")...)
 	if writes, _ := requests(t, talk); writes != 0 || len(started(talk)) > 0 {
 		t.Errorf("an idle run made %d writes and worked on %v", writes, started(talk))
 	}
-	run(t, 0, lab("plan", stack, "-f", minimal)...)
+	run(t, 0, lab("plan", stack, "-f", file)...)
 
 	// Secrets are not readable in what etcd keeps.
 	const kubectl = "sudo kubectl --kubeconfig /etc/kubernetes/admin.conf "
@@ -141,6 +142,7 @@ func TestAClusterLivesOnARealCloud(t *testing.T) {
 	podsLive(t, stack, api)
 	servicesLive(t, stack, api)
 	addonsLive(t, stack, api)
+	exampleLives(t, stack, domain)
 
 	// The user's own kubeconfig.
 	run(t, 0, lab("kubeconfig", stack, "--merge")...)
@@ -165,6 +167,9 @@ func TestAClusterLivesOnARealCloud(t *testing.T) {
 	run(t, 0, lab("unstack", stack, "--yes")...)
 	if left := openstackNames(t, stack); len(left) > 0 {
 		t.Errorf("left in the cloud:\n%s", strings.Join(left, "\n"))
+	}
+	if at := dig(t, "demo.apps."+domain); at != "" {
+		t.Errorf("unstack left the applications' names at %s", at)
 	}
 	own, err = os.ReadFile(os.Getenv("KUBECONFIG"))
 	if err != nil || strings.Contains(string(own), stack) {
