@@ -37,10 +37,12 @@ type Config struct {
 // DNS says where the stack's names are made to resolve, by `kuryrctl stack` and `kuryrctl dns sync`: by one of Update, Zone and Designate, or nowhere.
 type DNS struct {
 	// AppsDomain is the domain below which every name leads to the router. It is DNSDomain or below it; empty is apps.DNSDomain.
-	AppsDomain string    `yaml:"apps_domain"`
-	Update     DNSUpdate `yaml:"update"`
-	Zone       DNSZone   `yaml:"zone"`
-	Designate  bool      `yaml:"designate"` // in a zone of the project's
+	AppsDomain string `yaml:"apps_domain"`
+	// AppsAddress is where these names lead, for those who have a router of their own; empty is the floating IP of the cluster's.
+	AppsAddress string    `yaml:"apps_address"`
+	Update      DNSUpdate `yaml:"update"`
+	Zone        DNSZone   `yaml:"zone"`
+	Designate   bool      `yaml:"designate"` // in a zone of the project's
 }
 
 // kept reports whether there is a place for names.

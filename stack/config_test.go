@@ -83,6 +83,7 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		"domain":                  {"dns_domain: 'no domain'", "not a domain name"},
 		"no image":                {"image: ''", "image is empty"},
 		"applications apart":      {"dns: {apps_domain: apps.example.org}", `dns.apps_domain "apps.example.org" is not dns_domain "kuryr.internal" or a domain below it`},
+		"a router somewhere":      {"dns: {apps_address: here}", `dns.apps_address "here" is not an IPv4 address`},
 		"two places of names":     {"dns: {designate: true, update: {server: 192.0.2.1}}", "dns.update and dns.designate are declared"},
 		"no name server":          {"dns: {update: {server: 'ns.example.org:port'}}", "dns.update.server"},
 		"a key somewhere":         {"dns: {update: {server: ns.example.org, key_file: dns.key}}", `dns.update.key_file "dns.key": give an absolute path`},

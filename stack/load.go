@@ -265,6 +265,9 @@ func (v *validation) dns(c *Config) {
 	if apps := c.AppsDomain(); !domainForm.MatchString(apps) || apps != c.DNSDomain && !strings.HasSuffix(apps, "."+c.DNSDomain) {
 		v.bad("dns.apps_domain %q is not dns_domain %q or a domain below it", apps, c.DNSDomain)
 	}
+	if a, err := netip.ParseAddr(d.AppsAddress); d.AppsAddress != "" && (err != nil || !a.Is4()) {
+		v.bad("dns.apps_address %q is not an IPv4 address", d.AppsAddress)
+	}
 	path := func(key, value string) {
 		if value != "" && !filepath.IsAbs(value) && !strings.HasPrefix(value, "~/") {
 			v.bad("%s %q: give an absolute path or one that begins with ~/, since it is also needed when the stack is removed, from wherever that is", key, value)

@@ -38,8 +38,8 @@ type NameView struct {
 }
 
 // Names tells which names the stack should have now: one of each node, at its floating IP if it has one, and one for all applications, at the
-// router. The router's address is looked up unless it is given.
-func (s *Stack) Names(ctx context.Context, c Config, router netip.Addr) (*Names, error) {
+// router.
+func (s *Stack) Names(ctx context.Context, c Config) (*Names, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
@@ -48,6 +48,7 @@ func (s *Stack) Names(ctx context.Context, c Config, router netip.Addr) (*Names,
 		return nil, err
 	}
 	n := &Names{Domain: c.DNSDomain, AppsDomain: c.AppsDomain(), Records: []NameView{}, uuid: v.UUID}
+	router, _ := netip.ParseAddr(c.DNS.AppsAddress)
 	if !router.IsValid() {
 		router = serviceAddress(s.session.Inventory(), s.session.Name("svc/"+routerService))
 	}
@@ -110,7 +111,7 @@ var ErrNowhere = errors.New("no place for names is declared")
 // names another place than before, all names go from the former first.
 func (s *Stack) SyncNames(ctx context.Context, c Config, n *Names) ([]dns.Change, error) {
 	there := namesPlace{UUID: n.uuid, Domain: c.DNSDomain, DNS: c.DNS}
-	there.DNS.AppsDomain = "" // of no meaning for where they are
+	there.DNS.AppsDomain, there.DNS.AppsAddress = "", "" // of no meaning for where they are
 	known, err := s.local.knownNames()
 	if err != nil {
 		return nil, err
@@ -138,7 +139,7 @@ func (s *Stack) SyncNames(ctx context.Context, c Config, n *Names) ([]dns.Change
 func (s *Stack) nameUp(ctx context.Context, c Config, on func(graph.Event)) error {
 	event := graph.Event{Key: "names", Kind: graph.Unchanged}
 	begin := time.Now()
-	n, err := s.Names(ctx, c, netip.Addr{})
+	n, err := s.Names(ctx, c)
 	if err == nil {
 		event.Detail = n.Without
 		var changes []dns.Change

@@ -1,7 +1,6 @@
 package stack_test
 
 import (
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -55,15 +54,16 @@ func TestTheNamesOfApplicationsFollowTheRouter(t *testing.T) {
 	c := servers()
 	c.DNS.AppsDomain = "kuryr.internal"
 	s := open(t, lab, "demo")
-	n, err := s.Names(t.Context(), c, netip.Addr{})
+	n, err := s.Names(t.Context(), c)
 	if err != nil || n.Without == "" || len(n.Records) != 3 {
 		t.Fatalf("without a router: %+v, %v", n, err)
 	}
 	want := router(t, lab, v)
-	if n, err = s.Names(t.Context(), c, netip.Addr{}); err != nil || n.Without != "" || n.Records[0].Name != "*.kuryr.internal" || n.Records[0].Address.String() != want {
+	if n, err = s.Names(t.Context(), c); err != nil || n.Without != "" || n.Records[0].Name != "*.kuryr.internal" || n.Records[0].Address.String() != want {
 		t.Errorf("with a router at %s: %+v, %v", want, n, err)
 	}
-	if n, err = s.Names(t.Context(), c, netip.MustParseAddr("192.0.2.1")); err != nil || n.Records[0].Address.String() != "192.0.2.1" {
+	c.DNS.AppsAddress = "192.0.2.1"
+	if n, err = s.Names(t.Context(), c); err != nil || n.Records[0].Address.String() != "192.0.2.1" {
 		t.Errorf("with an address that is given: %+v, %v", n, err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/netip"
 
 	"github.com/spf13/cobra"
 
@@ -41,35 +40,16 @@ func (d *declared) of(s *stack.Stack, stdin io.Reader) (stack.Config, error) {
 	return d.load(stdin)
 }
 
-// routerIP is the flag for an address that cannot be looked up.
-func routerIP(cmd *cobra.Command) func() (netip.Addr, error) {
-	text := cmd.Flags().String("router-ip", "", "the `address` that the names of applications lead to, in the place of the router's floating IP")
-	return func() (netip.Addr, error) {
-		if *text == "" {
-			return netip.Addr{}, nil
-		}
-		address, err := netip.ParseAddr(*text)
-		if err != nil || !address.Is4() {
-			return address, usageError{fmt.Errorf("--router-ip %s: it is no IPv4 address", *text)}
-		}
-		return address, nil
-	}
-}
-
 // names finds out which names a stack should have.
-func (a *app) names(cmd *cobra.Command, s *stack.Stack, d *declared, router func() (netip.Addr, error)) (c stack.Config, n *stack.Names, err error) {
-	address, err := router()
-	if err != nil {
-		return c, nil, err
-	}
+func (a *app) names(cmd *cobra.Command, s *stack.Stack, d *declared) (c stack.Config, n *stack.Names, err error) {
 	if c, err = d.of(s, a.stdin); err != nil {
 		return c, nil, err
 	}
-	if n, err = s.Names(cmd.Context(), c, address); err != nil {
+	if n, err = s.Names(cmd.Context(), c); err != nil {
 		return c, nil, err
 	}
 	if n.Without != "" {
-		a.say("*.%s is left out: %s; --router-ip names an address", n.AppsDomain, n.Without)
+		a.say("*.%s is left out: %s; dns.apps_address in the lab file gives one", n.AppsDomain, n.Without)
 	}
 	return c, n, nil
 }
@@ -83,14 +63,14 @@ func (a *app) newDNSShowCommand() *cobra.Command {
 
 		ValidArgsFunction: a.completeStacks,
 	}
-	lab, format, router := addDeclared(cmd), addOutput(cmd), routerIP(cmd)
+	lab, format := addDeclared(cmd), addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		_, s, err := a.open(cmd.Context(), args[0], "")
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		_, n, err := a.names(cmd, s, lab, router)
+		_, n, err := a.names(cmd, s, lab)
 		if err != nil {
 			return err
 		}
@@ -113,7 +93,7 @@ func (a *app) newDNSZoneCommand() *cobra.Command {
 
 		ValidArgsFunction: a.completeStacks,
 	}
-	lab, router := addDeclared(cmd), routerIP(cmd)
+	lab := addDeclared(cmd)
 	cmd.Flags().StringVar(&nameserver, "nameserver", "", "name or address of the server that will serve the zone; without one, that of dns.zone in the lab file")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		_, s, err := a.open(cmd.Context(), args[0], "")
@@ -121,7 +101,7 @@ func (a *app) newDNSZoneCommand() *cobra.Command {
 			return err
 		}
 		defer s.Close()
-		c, n, err := a.names(cmd, s, lab, router)
+		c, n, err := a.names(cmd, s, lab)
 		if err != nil {
 			return err
 		}
@@ -144,19 +124,19 @@ had and should not have any more. It can be run again at any time; nothing is wr
 never changed: they are told, and nothing is written.
 
 A TSIG key comes from the file that is declared, or from KURYRCTL_TSIG_KEY as ALGORITHM:NAME:SECRET. unstack removes the names.`,
-		Example: "  kuryrctl dns sync demo -f lab.yaml\n  kuryrctl dns sync demo --router-ip 172.24.4.77",
+		Example: "  kuryrctl dns sync demo -f lab.yaml",
 		Args:    names("NAME"),
 
 		ValidArgsFunction: a.completeStacks,
 	}
-	lab, format, router := addDeclared(cmd), addOutput(cmd), routerIP(cmd)
+	lab, format := addDeclared(cmd), addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		_, s, err := a.open(cmd.Context(), args[0], "")
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		c, n, err := a.names(cmd, s, lab, router)
+		c, n, err := a.names(cmd, s, lab)
 		if err != nil {
 			return err
 		}
