@@ -12,7 +12,12 @@ help: ## list the targets
 build: $(BIN) ## bin/kuryrctl with the programs of nodes in it; static: it also runs as the first process of the lab cloud
 
 # The programs of nodes, which kuryrctl embeds: bootstrap/payload.
-PAYLOADS := $(foreach arch,amd64 arm64,bootstrap/payload/dist/kuryr-linux-$(arch).tar.gz)
+PAYLOADS := $(foreach arch,amd64 arm64,bootstrap/payload/dist/kuryr-linux-$(arch).tar.gz bootstrap/payload/dist/kuryr-demo-linux-$(arch).gz)
+
+bootstrap/payload/dist/kuryr-demo-linux-%.gz: $(SOURCES)
+	mkdir -p bin
+	CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build -trimpath -ldflags "-s -w" -o bin/kuryr-demo-$* ./cmd/kuryr-demo
+	gzip -n <bin/kuryr-demo-$* >$@ && rm bin/kuryr-demo-$*
 
 bootstrap/payload/dist/kuryr-linux-%.tar.gz: $(SOURCES)
 	rm -rf bin/payload-$* && mkdir -p bin/payload-$*/usr/local/bin bin/payload-$*/opt/cni/bin

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
+	"github.com/kuryrctl/kuryrctl/bootstrap/payload"
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 )
 
@@ -45,7 +46,11 @@ func (s *software) Observe(context.Context) (graph.State, error) {
 
 // Apply implements [graph.Resource].
 func (s *software) Apply(ctx context.Context) error {
-	path, err := bundle.Fetch(ctx, bundle.Upstream(), s.version, fetchedArch, nil)
+	demo, err := payload.Demo(fetchedArch)
+	if err != nil {
+		return err
+	}
+	path, err := bundle.Fetch(ctx, bundle.Upstream(), s.version, fetchedArch, demo, nil)
 	if err != nil {
 		return err
 	}

@@ -53,9 +53,10 @@ const fetchRecipe = 2
 // Fetch returns the path of a bundle of that release in the cache (see CacheDir), fetched from src if it is not there. The version
 // may be exact ("v1.37.2"), a minor ("v1.37"), or "", the newest stable release that this kuryrctl knows; of the latter two src
 // is asked what they are. Every file is held against the checksum that its project publishes. Progress gets a line for each
-// thing that is fetched, one at a time, and may be nil. What was fetched whole is not fetched again after a failure.
-func Fetch(ctx context.Context, src Source, version, arch string, progress func(string)) (string, error) {
-	f := &fetcher{src: src, arch: arch, client: &http.Client{Transport: impatient{http.DefaultTransport, src.Stall}}}
+// thing that is fetched, one at a time, and may be nil. What was fetched whole is not fetched again after a failure. The demo is the program of
+// [DemoImage], which nobody publishes; nil leaves it out.
+func Fetch(ctx context.Context, src Source, version, arch string, demo []byte, progress func(string)) (string, error) {
+	f := &fetcher{src: src, arch: arch, demo: demo, client: &http.Client{Transport: impatient{http.DefaultTransport, src.Stall}}}
 	if progress != nil {
 		var one sync.Mutex
 		f.tell = func(line string) {
@@ -73,7 +74,7 @@ func Fetch(ctx context.Context, src Source, version, arch string, progress func(
 	if f.third, err = VersionsFor(f.version); err != nil {
 		return "", err
 	}
-	recipe := sha256.Sum256(fmt.Appendf(nil, "%d %+v %v %s %s", fetchRecipe, f.third, Plugins(), RegistryImage, RouterImage))
+	recipe := sha256.Sum256(fmt.Appendf(nil, "%d %+v %v %s %s %x", fetchRecipe, f.third, Plugins(), RegistryImage, RouterImage, sha256.Sum256(demo)))
 	key := fmt.Sprintf("upstream-%s-%s-%x", f.version, arch, recipe[:4])
 	return Cached(ctx, key, func(scratch, path string) error {
 		if err := f.fetch(ctx, scratch, path); err != nil {
@@ -87,6 +88,7 @@ func Fetch(ctx context.Context, src Source, version, arch string, progress func(
 type fetcher struct {
 	src           Source
 	version, arch string
+	demo          []byte
 	third         Versions
 	client        *http.Client
 	tell          func(string)
@@ -204,6 +206,15 @@ func (f *fetcher) fetch(ctx context.Context, scratch, to string) error {
 	}
 	if err := f.pull(ctx, b); err != nil {
 		return err
+	}
+	if f.demo != nil {
+		program := filepath.Join(scratch, "kuryr-demo")
+		if err := os.WriteFile(program, f.demo, 0o755); err != nil {
+			return err
+		}
+		if err := b.AddPrograms(ctx, []File{{Path: "kuryr-demo", From: program}}, Program{Ref: DemoImage, Part: Demo, Entrypoint: "/kuryr-demo", User: "65532:65532"}); err != nil {
+			return err
+		}
 	}
 	return b.Write(ctx, to)
 }

@@ -45,7 +45,7 @@ func upstream(t *testing.T) (*upstreamtest.Upstream, Source) {
 func TestFetchMakesABundleOfWhatUpstreamPublishes(t *testing.T) {
 	_, src := upstream(t)
 	var told []string
-	path, err := Fetch(t.Context(), src, "", "amd64", func(line string) { told = append(told, line) })
+	path, err := Fetch(t.Context(), src, "", "amd64", []byte("the demo"), func(line string) { told = append(told, line) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestFetchMakesABundleOfWhatUpstreamPublishes(t *testing.T) {
 	if diff := cmp.Diff(map[string]Part{"registry.k8s.io/pause:3.10.2": EveryNode, "registry.k8s.io/coredns/coredns:v1.14.6": EveryNode,
 		"registry.k8s.io/kube-apiserver:v1.37.2": ControlPlane, "registry.k8s.io/kube-controller-manager:v1.37.2": ControlPlane,
 		"registry.k8s.io/kube-scheduler:v1.37.2": ControlPlane, "registry.k8s.io/etcd:3.7.0-0": ControlPlane,
-		RegistryImage: Registry, RouterImage: Router}, refs); diff != "" {
+		RegistryImage: Registry, RouterImage: Router, DemoImage: Demo}, refs); diff != "" {
 		t.Error(diff)
 	}
 	content(t, r.Images(ControlPlane))
@@ -98,12 +98,12 @@ func TestFetchMakesABundleOfWhatUpstreamPublishes(t *testing.T) {
 
 func TestFetchAsksForNothingThatIsThere(t *testing.T) {
 	up, src := upstream(t)
-	first, err := Fetch(t.Context(), src, "v1.37.2", "amd64", nil)
+	first, err := Fetch(t.Context(), src, "v1.37.2", "amd64", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	up.Asked()
-	second, err := Fetch(t.Context(), src, "1.37.2", "amd64", nil)
+	second, err := Fetch(t.Context(), src, "1.37.2", "amd64", nil, nil)
 	if err != nil || second != first {
 		t.Errorf("%s, %v; want %s", second, err, first)
 	}
@@ -134,7 +134,7 @@ func TestFetchKnowsWhichVersionIsMeant(t *testing.T) {
 			t.Errorf("%q is %s, %v; want an error with %q", asked, got, err, want)
 		}
 	}
-	if _, err := Fetch(t.Context(), src, "v1.20.1", "amd64", nil); err == nil || !strings.Contains(err.Error(), "known are the releases of v1.35, v1.36, v1.37") {
+	if _, err := Fetch(t.Context(), src, "v1.20.1", "amd64", nil, nil); err == nil || !strings.Contains(err.Error(), "known are the releases of v1.35, v1.36, v1.37") {
 		t.Errorf("a version that is not known: %v", err)
 	}
 }
@@ -159,7 +159,7 @@ func TestFetchRefusesWhatIsNotAsPublished(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			up, src := upstream(t)
 			up.Instead(c.path, c.handler)
-			_, err := Fetch(t.Context(), src, "v1.37.2", "amd64", nil)
+			_, err := Fetch(t.Context(), src, "v1.37.2", "amd64", nil, nil)
 			if err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, ErrUnreachable) {
 				t.Fatalf("want %q, got: %v", c.want, err)
 			}
@@ -174,7 +174,7 @@ func TestFetchRefusesWhatIsNotAsPublished(t *testing.T) {
 			// What came whole stays, and is not asked for again.
 			up.Instead(c.path, nil)
 			up.Asked()
-			if _, err := Fetch(t.Context(), src, "v1.37.2", "amd64", nil); err != nil {
+			if _, err := Fetch(t.Context(), src, "v1.37.2", "amd64", nil, nil); err != nil {
 				t.Fatalf("the second time: %v", err)
 			}
 			if name == "no image" && slices.Contains(up.Asked(), "/release/v1.37.2/bin/linux/amd64/kubelet") {
@@ -186,7 +186,7 @@ func TestFetchRefusesWhatIsNotAsPublished(t *testing.T) {
 
 func TestFetchRefusesImagesForOtherMachines(t *testing.T) {
 	_, src := upstream(t)
-	if _, err := Fetch(t.Context(), src, "v1.37.2", "arm64", nil); err == nil || !strings.Contains(err.Error(), "the image is for amd64, not for arm64") {
+	if _, err := Fetch(t.Context(), src, "v1.37.2", "arm64", nil, nil); err == nil || !strings.Contains(err.Error(), "the image is for amd64, not for arm64") {
 		t.Errorf("arm64: %v", err)
 	}
 }
@@ -196,7 +196,7 @@ func TestFetchWithoutANetworkSaysTheWaysOut(t *testing.T) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	src.Kubernetes = gone.URL
-	_, err := Fetch(t.Context(), src, "", "amd64", nil)
+	_, err := Fetch(t.Context(), src, "", "amd64", nil, nil)
 	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "--bundle FILE") || !strings.Contains(err.Error(), "make bundle") {
 		t.Errorf("no network: %v", err)
 	}
@@ -224,7 +224,7 @@ func TestFetchEndsWithItsContext(t *testing.T) {
 		<-begun
 		cancel(stop)
 	}()
-	if _, err := Fetch(ctx, src, "v1.37.2", "amd64", nil); !errors.Is(err, stop) {
+	if _, err := Fetch(ctx, src, "v1.37.2", "amd64", nil, nil); !errors.Is(err, stop) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -233,7 +233,7 @@ func TestFetchGivesUpADownloadThatStalls(t *testing.T) {
 	up, src := upstream(t)
 	up.Instead("kubelet", hangs(make(chan struct{})))
 	src.Stall = 100 * time.Millisecond
-	if _, err := Fetch(t.Context(), src, "v1.37.2", "amd64", nil); !errors.Is(err, errStalled) {
+	if _, err := Fetch(t.Context(), src, "v1.37.2", "amd64", nil, nil); !errors.Is(err, errStalled) {
 		t.Errorf("stalled: %v", err)
 	}
 }

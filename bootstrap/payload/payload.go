@@ -1,5 +1,5 @@
-// Package payload carries the programs of this project that run on nodes: kuryr-node (controller and daemon) and kuryr-cni, the CNI
-// plugin, for the architectures that nodes may have. It owns their packing; what runs in them is in nodeagent, and how they get onto a
+// Package payload carries the programs of this project that run on nodes: kuryr-node (controller and daemon), kuryr-cni, the CNI
+// plugin, and kuryr-demo, which runs in pods, for the architectures that nodes may have. It owns their packing; what runs in them is in nodeagent, and how they get onto a
 // node is the business of package bootstrap.
 //
 // They are built before kuryrctl and embedded in it, so that the two are always of one version: `make build` does both. A kuryrctl built
@@ -8,6 +8,7 @@ package payload
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -30,4 +31,18 @@ func Archive(arch string) (bundle.Blob, error) {
 	return bundle.Blob{Name: "kuryr", Digest: hex.EncodeToString(sum[:]), Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(content)), nil
 	}}, nil
+}
+
+// Demo is the program of the demo image for that architecture, nil where this kuryrctl was built without.
+func Demo(arch string) ([]byte, error) {
+	f, err := dist.Open("dist/kuryr-demo-linux-" + arch + ".gz")
+	if err != nil {
+		return nil, nil
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, fmt.Errorf("unpacking kuryr-demo: %w", err)
+	}
+	return io.ReadAll(z)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
+	"github.com/kuryrctl/kuryrctl/bootstrap/payload"
 )
 
 func (a *app) newBundleCommand() *cobra.Command {
@@ -42,7 +43,11 @@ or ~/.cache, and fetched once. Its path is printed, or that of the copy that --o
 			return usageError{fmt.Errorf("--arch %s: the architectures are amd64 and arm64", arch)}
 		}
 		ctx := cmd.Context()
-		path, err := bundle.Fetch(ctx, cmp.Or(a.upstream, bundle.Upstream()), version, arch, func(line string) { a.say("fetching %s", line) })
+		demo, err := payload.Demo(arch)
+		if err != nil {
+			return err
+		}
+		path, err := bundle.Fetch(ctx, cmp.Or(a.upstream, bundle.Upstream()), version, arch, demo, func(line string) { a.say("fetching %s", line) })
 		if err != nil {
 			return err
 		}
