@@ -157,7 +157,7 @@ func (s *Stack) Up(ctx context.Context, c Config, o UpOptions) (*View, error) {
 		}
 		return s.view(), nil
 	}
-	if changed { // the controller has made ports and load balancers meanwhile
+	if changed && c.Kubernetes.Install { // the controller has made ports and load balancers meanwhile
 		return s.Show(ctx)
 	}
 	return s.view(), nil
