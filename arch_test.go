@@ -41,7 +41,7 @@ var floors = map[string][]string{
 	"internal/picture":     {"cmd/kuryrctl"},
 	"provision":            {"stack", "cmd/kuryrctl"},
 	"bootstrap":            {"stack", "cmd/kuryrctl"}, // kuryrctl: what a step's error says
-	"bootstrap/payload":    {"bootstrap"},
+	"bootstrap/payload":    {"bootstrap", "stack", "cmd/kuryrctl"},
 	"bootstrap/ssh":        {"bootstrap", "bootstrap/dns", "stack", "cmd/kuryrctl"},
 	"bootstrap/dns":        {"stack", "cmd/kuryrctl"},
 	"bootstrap/cloud":      {"cmd/kuryrctl"},
