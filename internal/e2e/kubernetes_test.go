@@ -139,7 +139,7 @@ func TestAClusterLivesOnARealCloud(t *testing.T) {
 		t.Errorf("a secret is readable below /var/lib/etcd, or its key was not found there: %q", out)
 	}
 
-	podsLive(t, stack, api)
+	podsLive(t, stack, file, api)
 	servicesLive(t, stack, api)
 	addonsLive(t, stack, api)
 	exampleLives(t, stack, domain)

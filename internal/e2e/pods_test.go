@@ -102,7 +102,7 @@ func portNames(t *testing.T) map[string]bool {
 // podsLive proves pods on Neutron in a cluster of two workers: addresses, reach in all directions, names in Neutron, daemons and controllers that
 // die during a burst, an upgrade of kuryr-node under running pods, a worker that loses its power, and that in the end Neutron has what the
 // pools say and nothing else.
-func podsLive(t *testing.T, stack string, api *operator) {
+func podsLive(t *testing.T, stack, file string, api *operator) {
 	t.Helper()
 	lab := func(args ...string) []string { return append([]string{"--cloud", "lab"}, args...) }
 	manifest := `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web"},"spec":{"replicas":20,"selector":{"matchLabels":{"app":"web"}},
@@ -175,7 +175,7 @@ func podsLive(t *testing.T, stack string, api *operator) {
 			systemctl daemon-reload
 			systemctl restart kuryr-daemon`))...)
 	}
-	_, talk := run(t, 0, lab("stack", stack, "-f", minimal, "--progress", "plain")...)
+	_, talk := run(t, 0, lab("stack", stack, "-f", file, "--progress", "plain")...)
 	t.Logf("over an older kuryr-node:\n%s", talk)
 	for _, node := range []string{"worker-0", "worker-1"} {
 		if out, _ := run(t, 0, lab("ssh", stack, node, "--", "tail -c 6 /usr/local/bin/kuryr-node | grep -ac older || systemctl is-active kuryr-daemon")...); out != "0\nactive\n" {
