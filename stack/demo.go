@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -152,7 +150,10 @@ func (d *demo) deploy(ctx context.Context, replicas int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := d.api.Apply(ctx, manifest); err != nil {
+	err = d.until(ctx, "the example to be taken", func(ctx context.Context) (string, error) { // not while that of a run before is being deleted
+		return "", d.api.Apply(ctx, manifest)
+	})
+	if err != nil {
 		return "", err
 	}
 	err = d.until(ctx, fmt.Sprintf("%d pods", replicas), func(ctx context.Context) (string, error) {
@@ -202,55 +203,6 @@ func (d *demo) podFromVM(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return d.answerOf(ctx, d.view.Nodes[0].Name, p) // masters have no trunk: they are to pods what any VM is
-}
-
-// answerOf asks a pod from one of the stack's servers.
-func (d *demo) answerOf(ctx context.Context, from string, p cluster.Pod) (string, error) {
-	said, err := d.ask(ctx, from, fmt.Sprintf("%s:%d", p.Address, demoPort))
-	if err == nil && said != p.Name+greeting {
-		err = fmt.Errorf("it said %q", said)
-	}
-	if err != nil {
-		return "", d.blame(ctx, fmt.Errorf("asking pod %s from %s: %w", p.Name, from, err), d.podHops(p))
-	}
-	return fmt.Sprintf("%s answered %s", p.Address, from), nil
-}
-
-// ask sends an HTTP request from a server, until there is an answer.
-func (d *demo) ask(ctx context.Context, from, address string) (said string, err error) {
-	host, err := d.Host(ctx, d.view, from)
-	if err != nil {
-		return "", err
-	}
-	return d.get(ctx, host.DialContext, address)
-}
-
-// get asks a host for its first page, by connections of dial, until there is an answer.
-func (d *demo) get(ctx context.Context, dial Dialer, host string) (said string, err error) {
-	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	err = d.until(ctx, host+" to answer", func(ctx context.Context) (string, error) {
-		var wrong error
-		said, wrong = get(ctx, client, "http://"+host+"/")
-		return "", wrong
-	})
-	return said, err
-}
-
-func get(ctx context.Context, client *http.Client, url string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("it answered %s", resp.Status)
-	}
-	return strings.TrimSpace(string(text)), err
 }
 
 // ports waits until Neutron has the pods' ports, and no others of the namespace, under their names.
@@ -329,7 +281,7 @@ func (d *demo) route(ctx context.Context) (string, error) {
 	if _, err := d.session.Discover(ctx); err != nil {
 		return "", err
 	}
-	router := serviceAddress(d.session.Inventory(), d.session.Name("svc/"+routerService))
+	router := d.routerAddress(d.config)
 	if !router.IsValid() {
 		return "", &brokenHop{"floating IP", fmt.Errorf("no floating IP leads to a load balancer %s: the stack has no router, or its Service is not served yet", d.session.Name("svc/"+routerService))}
 	}
@@ -366,30 +318,6 @@ func (d *demo) route(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%s is %s by %s, and answered", d.host, router, at), nil
 }
 
-// resolver asks the server that the stack's names are kept on, over TCP; nil when none is declared.
-func (d *demo) resolver() (r *net.Resolver, at string, err error) {
-	switch dns := d.config.DNS; {
-	case dns.Designate:
-		return net.DefaultResolver, "this machine's resolver", nil
-	case dns.Update != (DNSUpdate{}):
-		at = dns.Update.Server
-	case dns.Zone != (DNSZone{}):
-		at = zoneFile(d.config.DNSDomain, dns.Zone).Nameserver
-	default:
-		return nil, "", nil
-	}
-	at, err = hostPort(at, dnsPort)
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.dialer()(ctx, "tcp", at) }}, at, err
-}
-
-// dialer connects from where kuryrctl runs.
-func (d *demo) dialer() Dialer {
-	if d.dial != nil {
-		return d.dial
-	}
-	return new(net.Dialer).DialContext
-}
-
 // allAnswer asks the Service until every pod was heard.
 func (d *demo) allAnswer(ctx context.Context) (string, error) {
 	if d.vip == "" || len(d.pods) != demoScaled {
@@ -412,7 +340,7 @@ func (d *demo) allAnswer(ctx context.Context) (string, error) {
 		return "", nil
 	})
 	if err == nil {
-		return fmt.Sprintf("%d different pods answered", len(heard)), nil
+		return fmt.Sprintf("%d different pods answered", len(d.pods)), nil
 	}
 	for _, p := range d.pods {
 		if heard[p.Name] == 0 {

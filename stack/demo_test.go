@@ -40,6 +40,7 @@ type example struct {
 	lasting    bool   // ports outlive their pods
 	ungrouped  bool   // ports of pods are in no security group
 	nameless   bool   // the name server has no name of the router
+	ending     int    // how often the API server says that the namespace is being deleted
 	speaks     string // what the pods say, in the place of their greeting
 
 	mu     sync.Mutex
@@ -141,6 +142,9 @@ func (e *example) serve(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	switch {
+	case r.Method == http.MethodPatch && strings.Contains(r.URL.Path, "/kuryrctl-demo/") && e.ending > 0:
+		e.ending--
+		return reply(403, metav1.Status{Code: 403, Message: "namespace kuryrctl-demo is being terminated"})
 	case r.Method == http.MethodPatch && strings.HasSuffix(r.URL.Path, "/deployments/demo"):
 		var d struct{ Spec struct{ Replicas int } }
 		json.Unmarshal(body, &d)
@@ -266,6 +270,7 @@ func (e *example) run(o stack.DemoOptions) (map[string]stack.DemoStep, error) {
 func TestTheExampleWorksAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	e := newExample(t)
+	e.ending = 2 // after a run that was stopped while it deleted
 	steps, err := e.run(stack.DemoOptions{Limit: 20 * time.Second})
 	for _, s := range steps {
 		if !s.OK || s.Hop != "" {

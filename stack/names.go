@@ -48,11 +48,7 @@ func (s *Stack) Names(ctx context.Context, c Config) (*Names, error) {
 		return nil, err
 	}
 	n := &Names{Domain: c.DNSDomain, AppsDomain: c.AppsDomain(), Records: []NameView{}, uuid: v.UUID}
-	router, _ := netip.ParseAddr(c.DNS.AppsAddress)
-	if !router.IsValid() {
-		router = serviceAddress(s.session.Inventory(), s.session.Name("svc/"+routerService))
-	}
-	if router.IsValid() {
+	if router := s.routerAddress(c); router.IsValid() {
 		n.Records = append(n.Records, NameView{dns.Record{Name: "*." + n.AppsDomain, Address: router}, "router"})
 	} else {
 		n.Without = fmt.Sprintf("there is no router: no floating IP leads to a load balancer %s", s.session.Name("svc/"+routerService))
@@ -71,6 +67,14 @@ func (s *Stack) Names(ctx context.Context, c Config) (*Names, error) {
 
 // ofService reports whether a load balancer's name is one for a Service: after the Service's name stands a part of its uid.
 func ofService(name, balancer string) bool { return strings.HasPrefix(name, balancer+"/") }
+
+// routerAddress is where the names of applications lead: to the router that is declared, or to the cluster's; invalid while there is none.
+func (s *Stack) routerAddress(c Config) netip.Addr {
+	if address, err := netip.ParseAddr(c.DNS.AppsAddress); err == nil {
+		return address
+	}
+	return serviceAddress(s.session.Inventory(), s.session.Name("svc/"+routerService))
+}
 
 // serviceAddress is the floating IP of a Service's load balancer, if there is one.
 func serviceAddress(i *provision.Inventory, balancer string) netip.Addr {

@@ -345,5 +345,8 @@ func TestThePayloadIsBuilt(t *testing.T) {
 		if out, err := exec.Command("tar", "-tzf", path).Output(); err != nil || string(out) != "usr/local/bin/kuryr-node\nopt/cni/bin/kuryr-cni\n" {
 			t.Errorf("%s holds %q, %v", path, out, err)
 		}
+		if out, err := exec.Command("gzip", "-dc", "../../bootstrap/payload/dist/kuryr-demo-linux-"+arch+".gz").Output(); err != nil || len(out) == 0 {
+			t.Errorf("the demo for %s: %d bytes, %v", arch, len(out), err)
+		}
 	}
 }
