@@ -31,8 +31,8 @@ type UnitStatus struct {
 	Name     string        `json:"name"`
 	Phase    string        `json:"phase"` // waiting, started, ready, done, failed or skipped
 	PID      int           `json:"pid,omitempty"`
-	Restarts int           `json:"restarts"`
-	Took     time.Duration `json:"took"` // from its start to being ready
+	Restarts int           `json:"restarts"` // in a row: forgotten when it has run for a minute
+	Took     time.Duration `json:"took"`     // from its start to being ready
 	Detail   string        `json:"detail,omitempty"`
 }
 

@@ -39,7 +39,8 @@ const (
 )
 
 const (
-	maxRestarts   = 5
+	maxRestarts   = 5           // in a row
+	settled       = time.Minute // a daemon that ran for this long can run
 	readyTimeout  = 4 * time.Minute
 	probeInterval = 200 * time.Millisecond
 )
@@ -162,7 +163,7 @@ func (s *supervisor) command(log string, argv ...string) command {
 	return command{argv: argv, log: filepath.Join(logPlace, log+".log")}
 }
 
-// keep starts a daemon and restarts it for as long as the lab lives, a few times.
+// keep starts a daemon and restarts it for as long as the lab lives, and a few times in a row when it does not settle.
 func (s *supervisor) keep(name string, cmd command) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,18 +174,18 @@ func (s *supervisor) keep(name string, cmd command) error {
 	if err != nil {
 		return err
 	}
-	gone := make(chan struct{})
+	began, gone := time.Now(), make(chan struct{})
 	s.running[name] = runningDaemon{pid, gone}
 	s.reporter.unit(name, func(u *UnitStatus) { u.PID = pid })
 	s.daemons.Go(func() {
 		status := <-exited
 		close(gone)
-		s.died(name, cmd, status)
+		s.died(name, cmd, status, time.Since(began))
 	})
 	return nil
 }
 
-func (s *supervisor) died(name string, cmd command, status syscall.WaitStatus) {
+func (s *supervisor) died(name string, cmd command, status syscall.WaitStatus, lived time.Duration) {
 	s.mu.Lock()
 	delete(s.running, name)
 	stopping := s.stopping
@@ -196,6 +197,9 @@ func (s *supervisor) died(name string, cmd command, status syscall.WaitStatus) {
 	restart := false
 	s.reporter.unit(name, func(u *UnitStatus) {
 		u.PID, u.Detail = 0, end.Error()
+		if lived >= settled {
+			u.Restarts = 0
+		}
 		if restart = u.Restarts < maxRestarts; restart {
 			u.Restarts++
 		}

@@ -169,6 +169,19 @@ func TestDaemonIsRestartedAFewTimes(t *testing.T) {
 	})
 }
 
+// TestDaemonThatSettledIsRestartedAgain has one end after it ran for long, as often as it may end in a row already.
+func TestDaemonThatSettledIsRestartedAgain(t *testing.T) {
+	reaping(t, func(c *children, log string) {
+		s := &supervisor{children: c, running: map[string]runningDaemon{}, failed: map[string]error{},
+			reporter: &reporter{path: log + ".json", now: report{Units: []UnitStatus{{Name: "d", Restarts: maxRestarts}}}}}
+		s.died("d", command{argv: []string{"sleep", "60"}, log: log}, 9, settled)
+		if r, err := readReport(log + ".json"); err != nil || r.Units[0].PID == 0 || r.Units[0].Restarts != 1 || s.failed["d"] != nil {
+			t.Errorf("the report says %+v, %v; failed: %v", r, err, s.failed)
+		}
+		s.stop()
+	})
+}
+
 func TestStopEndsDaemonsWithoutRestart(t *testing.T) {
 	reaping(t, func(c *children, log string) {
 		s := &supervisor{children: c, running: map[string]runningDaemon{}, failed: map[string]error{},
