@@ -20,6 +20,7 @@ type loadBalancer struct {
 	Zone          *string `json:"availability_zone" api:"c"`
 	Listeners     []ref   `json:"listeners"`
 	Pools         []ref   `json:"pools"`
+	late          bool    // ACTIVE once more while it is being deleted
 	ownPort       bool    // the VIP port was made by Octavia and goes with it
 }
 
@@ -235,6 +236,11 @@ func deleteBalancer(q *call, lb *loadBalancer) (any, error) {
 	}
 	late := lb.Provider == "ovn" && q.settling(lb)
 	lb.Provisioning = "PENDING_DELETE"
+	if lb.late {
+		// The provider is at it already. The second deletion finds rows gone under it, and its end is what is kept of the load balancer.
+		q.later(lb, func() { lb.Provisioning, lb.late = "ERROR", false })
+		return nil, nil
+	}
 	gone := func() {
 		q.Cloud.dropBalancer(lb)
 		q.balancer.loadBalancers.drop(lb.ID)
@@ -246,7 +252,7 @@ func deleteBalancer(q *call, lb *loadBalancer) (any, error) {
 		}
 		// The OVN provider reports the state of the tree it was still building:
 		// the load balancer is ACTIVE once more, and goes all the same.
-		lb.Provisioning = "ACTIVE"
+		lb.Provisioning, lb.late = "ACTIVE", true
 		q.Cloud.later(lb, gone)
 	})
 	return nil, nil

@@ -230,6 +230,32 @@ func TestTreeDeletedWhileItSettlesIsShownActiveOnceMore(t *testing.T) {
 	octaviaRefused(t, k.do(k.balancer, "GET", "lbaas/loadbalancers/"+x.lb, nil, nil), 404, "not found")
 }
 
+func TestASecondDeletionBesideTheFirstEndsInError(t *testing.T) {
+	k := connect(t, openstacktest.New(t), "fake")
+	x := k.tree("SOURCE_IP_PORT")
+	remove := func() error {
+		return loadbalancers.Delete(t.Context(), k.balancer, x.lb, loadbalancers.DeleteOpts{Cascade: true}).ExtractErr()
+	}
+	until := func(want string) {
+		t.Helper()
+		for range 10 {
+			if lb, err := loadbalancers.Get(t.Context(), k.balancer, x.lb).Extract(); err == nil && lb.ProvisioningStatus == want {
+				return
+			}
+		}
+		t.Fatalf("the load balancer is not %s", want)
+	}
+	must(t, remove())
+	until("ACTIVE")
+	must(t, remove())
+	until("ERROR")
+	must(t, remove())
+	for range 3 {
+		_ = k.do(k.balancer, "GET", "lbaas/loadbalancers/"+x.lb, nil, nil)
+	}
+	octaviaRefused(t, k.do(k.balancer, "GET", "lbaas/loadbalancers/"+x.lb, nil, nil), 404, "not found")
+}
+
 func TestBalancersAreFoundByTagNameAndDescription(t *testing.T) {
 	k := connect(t, openstacktest.New(t), "fake")
 	x := k.tree("SOURCE_IP_PORT")

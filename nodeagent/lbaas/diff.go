@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 )
 
 // balancer is a load balancer with everything in it, as it is or as it should be. What is only in Octavia's hands is empty in the latter.
@@ -13,7 +14,8 @@ type balancer struct {
 	VIP, VIPPort          string
 	Provider, Description string
 	Listeners             []*listener
-	Loose                 []*pool // that no listener uses
+	Loose                 []*pool   // that no listener uses
+	doomed                time.Time // when Octavia took its deletion
 }
 
 type listener struct {

@@ -400,6 +400,30 @@ func TestAServiceThatWasMadeAnewWhileNobodyLookedIsAnother(t *testing.T) {
 	l.comes("demo/svc/default/web/web-0002 172.30.0.20 ACTIVE", tree[1])
 }
 
+// The provider may report what it still had to do of a load balancer that it is deleting: that is no reason to delete it twice.
+func TestALoadBalancerIsDeletedOnce(t *testing.T) {
+	l := newLab(t, "ovn", openstacktest.Polls(4))
+	l.start(func(o *lbaas.Options) { o.Poll = 10 * time.Millisecond })
+	s, tree := l.web()
+	l.comes(tree...)
+	l.fake.ResetLog()
+	written := func(method, path string) (n int) {
+		for _, w := range l.fake.Writes() {
+			if w.Method == method && strings.Contains(w.Path, path) && w.Status < 300 {
+				n++
+			}
+		}
+		return n
+	}
+	l.back(s, pods(3)...)
+	l.until("members are being added", func() bool { return written("PUT", "/members") > 0 })
+	l.kube.Remove("v1/namespaces/default/services/web")
+	l.until("it is gone", func() bool { return !l.fake.Has("loadbalancer", "demo/svc/default/web/web-0001") })
+	if n := written("DELETE", "/loadbalancers/"); n != 1 {
+		t.Errorf("%d deletions", n)
+	}
+}
+
 func TestAProviderThatRefusesTreesGetsThemPieceByPiece(t *testing.T) {
 	l := newLab(t, "ovn", openstacktest.RefuseTrees())
 	l.start(nil)

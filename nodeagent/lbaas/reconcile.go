@@ -256,16 +256,21 @@ func (t *term) discard(ctx context.Context, n *item, unwanted func(*balancer) bo
 	return t.remove(ctx, n, i)
 }
 
+// second is after how many polls a load balancer that is still there is deleted once more. One of three members was seen to take five.
+const second = 30
+
 // remove deletes a load balancer, or looks whether it is gone.
 func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error) {
 	b := n.balancers[i]
-	if b.Status == "PENDING_DELETE" {
+	if b.Status == "PENDING_DELETE" || !b.doomed.IsZero() {
+		// The OVN provider tells of changes that were in its queue when the deletion came: the load balancer is ACTIVE once more, and goes all
+		// the same. A second deletion beside the first fails half-way, and has it come back in ERROR after it was gone.
 		err := t.cloud.refresh(ctx, b, nil)
 		switch {
 		case openstack.IsNotFound(err) || err == nil && b.Status == "DELETED":
 			n.drop(i)
 			return soon, nil
-		case err != nil || b.Status == "PENDING_DELETE":
+		case err != nil || b.Status == "PENDING_DELETE" || time.Since(b.doomed) < second*t.o.Poll:
 			return t.o.Poll, err
 		}
 	}
@@ -280,7 +285,7 @@ func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error
 		return 0, openstack.Wrap(err, "deleting load balancer %s", b.Name)
 	}
 	t.o.Log.Info("deleting a load balancer", "name", b.Name)
-	b.Status, n.at = "PENDING_DELETE", time.Now()
+	b.Status, b.doomed, n.at = "PENDING_DELETE", time.Now(), time.Now()
 	return t.o.Poll, nil
 }
 
