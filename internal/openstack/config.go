@@ -16,6 +16,7 @@ import (
 // environment, no "only cloud" and no regions; docs/clouds.md lists where we differ from openstacksdk on purpose.
 type configuration struct {
 	path     string             // of clouds.yaml, or "" when there is none
+	secure   string             // of secure.yaml, likewise
 	searched []string           // the directories where it was looked for
 	clouds   map[string]section // with secure.yaml merged in
 	profiles map[string]section // public-clouds
@@ -41,10 +42,11 @@ func loadConfiguration(o Options) (*configuration, error) {
 		return nil, err
 	}
 	c.path = path
-	_, secrets, err := readFirst(secure, "secure", dirs)
+	secure, secrets, err := readFirst(secure, "secure", dirs)
 	if err != nil {
 		return nil, err
 	}
+	c.secure = secure
 	for name, cloud := range sections(merged(root, secrets)["clouds"]) {
 		c.clouds[name] = normalized(cloud)
 	}

@@ -203,3 +203,20 @@ func TestConfiguredListsCloudsAndTheirSource(t *testing.T) {
 		t.Errorf("got %v, %q, %v", names, source, err)
 	}
 }
+
+func TestFilesWithSecretsAreNamed(t *testing.T) {
+	isolate(t)
+	place(t, map[string]string{"clouds.yaml": oneCloud("    cert: /tls/cert.pem\n    key: /tls/key.pem\n"), "secure.yaml": "clouds: {one: {auth: {password: p}}}"})
+	for k, v := range openrc {
+		t.Setenv(k, v)
+	}
+	for cloud, want := range map[string][]string{"one": {"clouds.yaml", "secure.yaml", "/tls/key.pem"}, "envvars": nil} {
+		s, err := resolve(Options{Cloud: cloud})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(s.secrets, want) {
+			t.Errorf("%s: %v, want %v", cloud, s.secrets, want)
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package openstack
 
 import (
+	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -82,6 +84,18 @@ func IsForbidden(err error) bool { return status(err) == http.StatusForbidden &&
 func IsUnauthorized(err error) bool {
 	var reauth *gophercloud.ErrUnableToReauthenticate
 	return status(err) == http.StatusUnauthorized || errors.As(err, &reauth) && status(reauth.ErrOriginal) == http.StatusUnauthorized
+}
+
+// IsBroken tells that the cloud did not do its part: no answer came, or one of 5xx.
+func IsBroken(err error) bool {
+	var lost *sendError
+	return status(err) >= 500 || errors.As(err, &lost) && !errors.Is(err, context.Canceled)
+}
+
+// IsUnknownCA tells that a server was not trusted since nobody here knows who signed its certificate.
+func IsUnknownCA(err error) bool {
+	var unknown x509.UnknownAuthorityError
+	return errors.As(err, &unknown)
 }
 
 // IsAmbiguous tells that a write may or may not have happened: its reply was lost, a proxy or the service failed half way (5xx),

@@ -43,7 +43,7 @@ func TestTheCloudsOwnWordsAndWhatTheyMean(t *testing.T) {
 		{"a load balancer that is being changed", 409, `{"faultcode": "Client", "faultstring": "Load Balancer 1 is immutable and cannot be updated.", "debuginfo": null}`,
 			"Load Balancer 1 is immutable and cannot be updated.", "conflict immutable"},
 		{"a provider without trees", 501, `{"faultcode": "Server", "faultstring": "Provider 'ovn' does not support a requested option: no", "debuginfo": null}`,
-			"Provider 'ovn' does not support a requested option: no", "tree"},
+			"Provider 'ovn' does not support a requested option: no", "tree broken"},
 		{"an API without trees", 400, `{"faultcode": "Client", "faultstring": "Unknown attribute:\nArgument: \"pools\"", "debuginfo": null}`,
 			`Unknown attribute: Argument: "pools"`, "tree"},
 		{"policy", 403, `{"NeutronError": {"type": "PolicyNotAuthorized", "message": "rule:create_x is disallowed by policy", "detail": ""}}`,
@@ -56,17 +56,17 @@ func TestTheCloudsOwnWordsAndWhatTheyMean(t *testing.T) {
 		{"Placement", 409, `{"errors": [{"status": 409, "title": "Conflict", "detail": "generation conflict"}]}`, "generation conflict", "conflict"},
 		{"Glance's page", 404, "<html>\n <head>\n  <title>404 Not Found</title>\n </head>\n <body>\n  <h1>404 Not Found</h1>\n  No image found with ID x<br /><br />\n </body>\n</html>",
 			"404 Not Found No image found with ID x", "notfound"},
-		{"a proxy", 502, "<!DOCTYPE html><html><head><title>502 Proxy Error</title><style>p{}</style></head><body><h1>Proxy &amp; co</h1></body></html>", "Proxy & co", "ambiguous"},
-		{"a page with a title only", 504, "<html><head><title>Gateway Timeout</title></head></html>", "Gateway Timeout", "ambiguous"},
-		{"plain text", 500, "Internal\nServer Error\n", "Internal Server Error", "ambiguous"},
-		{"nothing", 503, "", "service unavailable", "ambiguous"},
-		{"a crash of Nova", 500, `{"computeFault": {"code": 500, "message": "Unexpected API Error. <class 'X'>"}}`, "Unexpected API Error. <class 'X'>", "ambiguous"},
+		{"a proxy", 502, "<!DOCTYPE html><html><head><title>502 Proxy Error</title><style>p{}</style></head><body><h1>Proxy &amp; co</h1></body></html>", "Proxy & co", "ambiguous broken"},
+		{"a page with a title only", 504, "<html><head><title>Gateway Timeout</title></head></html>", "Gateway Timeout", "ambiguous broken"},
+		{"plain text", 500, "Internal\nServer Error\n", "Internal Server Error", "ambiguous broken"},
+		{"nothing", 503, "", "service unavailable", "ambiguous broken"},
+		{"a crash of Nova", 500, `{"computeFault": {"code": 500, "message": "Unexpected API Error. <class 'X'>"}}`, "Unexpected API Error. <class 'X'>", "ambiguous broken"},
 		{"JSON that says nothing", 400, `{"a": 1, "b": []}`, "bad request", ""},
 		{"too many requests", 429, ``, "too many requests", ""},
 	}
 	predicates := map[string]func(error) bool{
 		"quota": IsQuota, "conflict": IsConflict, "immutable": IsImmutable, "tree": RefusesTree, "forbidden": IsForbidden,
-		"notfound": IsNotFound, "unauthorized": IsUnauthorized, "ambiguous": IsAmbiguous, "noservice": IsNoService, "notconfigured": IsNotConfigured,
+		"notfound": IsNotFound, "unauthorized": IsUnauthorized, "ambiguous": IsAmbiguous, "broken": IsBroken, "noservice": IsNoService, "notconfigured": IsNotConfigured,
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -190,15 +190,15 @@ func TestAmbiguityIsToldByARealConnection(t *testing.T) {
 		defer server.Close()
 		client := http.Client{Transport: newTransport(Options{}, nil)}
 		_, err := client.Do(request(ctx, "POST", server.URL+"/v2.0/ports", "{}"))
-		if !errors.Is(err, context.Canceled) || !IsAmbiguous(err) {
-			t.Errorf("not ambiguous: %v", err)
+		if !errors.Is(err, context.Canceled) || !IsAmbiguous(err) || IsBroken(err) {
+			t.Errorf("ambiguous %v, broken %v: %v", IsAmbiguous(err), IsBroken(err), err)
 		}
 	})
 	t.Run("a POST that never left", func(t *testing.T) {
 		client := http.Client{Transport: newTransport(Options{Backoff: time.Microsecond}, nil)}
 		_, err := client.Post("http://127.0.0.1:1/v2.0/ports", "application/json", strings.NewReader("{}"))
-		if err == nil || IsAmbiguous(err) {
-			t.Errorf("ambiguous: %v", err)
+		if err == nil || IsAmbiguous(err) || !IsBroken(err) {
+			t.Errorf("ambiguous %v, broken %v: %v", IsAmbiguous(err), IsBroken(err), err)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -79,6 +80,9 @@ func TestAnApplicationCredentialLogsIn(t *testing.T) {
 	again, err := openstack.Connect(t.Context(), openstack.Options{File: file})
 	if err != nil || again.ProjectID() != c.ProjectID() {
 		t.Errorf("project %v: %v", again, err)
+	}
+	if c.Restricted() || !again.Restricted() || !slices.Equal(again.SecretFiles(), []string{file}) {
+		t.Errorf("restricted: a password %v, a credential %v; secrets are in %v", c.Restricted(), again.Restricted(), again.SecretFiles())
 	}
 	fake.RevokeTokens()
 	if _, err := again.Extensions(t.Context()); err != nil {

@@ -2,6 +2,7 @@ package openstack
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,7 +14,7 @@ func explainLogin(err error, s *settings) error {
 	var header tls.RecordHeaderError
 	switch {
 	case errors.As(err, &cert):
-		return fmt.Errorf("the server's certificate is not trusted: %w: name the cloud's CA by cacert in clouds.yaml or OS_CACERT", err)
+		return fmt.Errorf("the server's certificate is not trusted: %w%s: name the cloud's CA by cacert in clouds.yaml or OS_CACERT", err, chainOf(cert))
 	case errors.As(err, &header):
 		return fmt.Errorf("the server does not speak TLS: %w: should auth_url begin with http://?", err)
 	}
@@ -45,4 +46,14 @@ func who(s *settings) string {
 		return "the token"
 	}
 	return fmt.Sprintf("user %q for project %q with this password", first("username", "user_id"), first("project_name", "project_id"))
+}
+
+// chainOf says who signed what the server showed, where the chain ends short of a CA that is trusted.
+func chainOf(e *tls.CertificateVerificationError) string {
+	var unknown x509.UnknownAuthorityError
+	if len(e.UnverifiedCertificates) == 0 || !errors.As(e.Err, &unknown) {
+		return ""
+	}
+	last := e.UnverifiedCertificates[len(e.UnverifiedCertificates)-1]
+	return fmt.Sprintf(" (it shows %d certificate(s); the last is signed by %q, which is not known here)", len(e.UnverifiedCertificates), last.Issuer)
 }

@@ -57,7 +57,8 @@ type Cloud struct {
 	authURL   string
 	iface     string
 	region    string
-	ca        string // path of the CA's certificate; "" trusts the system's
+	ca        string   // path of the CA's certificate; "" trusts the system's
+	secrets   []string // paths of the files that the login's secrets came from
 	login     login
 	endpoints []Endpoint
 
@@ -75,6 +76,8 @@ type login struct {
 	Roles   []struct{ Name string }
 	Expires time.Time             `json:"expires_at"`
 	Catalog []tokens.CatalogEntry `json:"catalog"`
+	// Credential is the application credential that logged in, if one did.
+	Credential struct{ Restricted bool } `json:"application_credential"`
 }
 
 // Connect logs in. Its errors say which cloud, which URL, what was wrong and what to do about it; [IsNotConfigured] tells the
@@ -131,7 +134,7 @@ func connect(ctx context.Context, o Options, s *settings) (*Cloud, error) {
 	}
 	c := &Cloud{
 		Name: s.name, provider: provider, transport: t, authURL: ao.IdentityEndpoint, iface: s.iface,
-		ca: s.cacert, login: l, endpoints: endpointsOf(l.Catalog), clients: map[string]*gophercloud.ServiceClient{},
+		ca: s.cacert, secrets: s.secrets, login: l, endpoints: endpointsOf(l.Catalog), clients: map[string]*gophercloud.ServiceClient{},
 		asking: make(chan struct{}, 1),
 	}
 	c.region, err = chooseRegion(c.endpoints, s.region)
@@ -200,6 +203,13 @@ func (c *Cloud) Roles() []string {
 	}
 	return names
 }
+
+// Restricted tells that the login is an application credential which may make no others.
+func (c *Cloud) Restricted() bool { return c.login.Credential.Restricted }
+
+// SecretFiles are the paths of the files that the login's secrets came from: clouds.yaml, secure.yaml, the key of a TLS client. What
+// the environment says is in none.
+func (c *Cloud) SecretFiles() []string { return slices.Clone(c.secrets) }
 
 // TokenExpires is when the present token ends. A new one is fetched then, unless the login was by token alone.
 func (c *Cloud) TokenExpires() time.Time {

@@ -21,6 +21,7 @@ type settings struct {
 	cacert   string
 	cert     string
 	key      string
+	secrets  []string // paths of the files that secrets came from
 }
 
 func resolve(o Options) (*settings, error) {
@@ -65,6 +66,14 @@ func (c *configuration) settings(name string, cloud section) (*settings, error) 
 		cert:     str(cloud, "cert"),
 		key:      str(cloud, "key"),
 		insecure: isTrue(str(cloud, "insecure")) || isFalse(str(cloud, "verify")),
+	}
+	for _, path := range []string{c.path, c.secure} {
+		if path != "" && !fromEnv {
+			s.secrets = append(s.secrets, path)
+		}
+	}
+	if s.key != "" {
+		s.secrets = append(s.secrets, expand(s.key))
 	}
 	if s.iface, err = interfaceOf(cloud, override); err != nil {
 		return nil, err

@@ -83,6 +83,27 @@ func TestTLSTrustsWhatTheConfigurationSays(t *testing.T) {
 	}
 }
 
+func TestChainsSayByWhatServersWereTrusted(t *testing.T) {
+	isolate(t)
+	k, cert, _ := newTLSKeystone(t, tls.NoClientCert)
+	at := strings.TrimPrefix(k.URL, "https://")
+	for more, verified := range map[string]bool{"cacert: " + cert: true, "verify: false": false} {
+		file := k.write(t, "clouds: {demo: {auth: {auth_url: $URL/v3, username: u, password: p, project_name: demo}, "+more+"}}")
+		want := Chain{Host: at, Verified: verified, Ends: k.Certificate().NotAfter, Ending: k.Certificate().Subject.String()}
+		if all := mustConnect(t, Options{File: file}).Chains(); len(all) != 1 || all[0] != want {
+			t.Errorf("%s: %+v, want %+v", more, all, want)
+		}
+	}
+	plain := newKeystone(t)
+	if all := mustConnect(t, Options{File: plain.write(t, simpleCloud)}).Chains(); len(all) != 0 {
+		t.Errorf("without TLS: %+v", all)
+	}
+	_, err := Connect(t.Context(), Options{File: k.write(t, simpleCloud), Backoff: time.Microsecond})
+	if !IsUnknownCA(err) || !strings.Contains(err.Error(), `it shows 1 certificate(s); the last is signed by "O=Acme Co"`) {
+		t.Errorf("without a CA: %v", err)
+	}
+}
+
 func TestOldTLSIsRefused(t *testing.T) {
 	isolate(t)
 	k := &keystone{}

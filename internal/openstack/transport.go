@@ -49,10 +49,11 @@ type transport struct {
 	mu        sync.Mutex
 	lanes     map[string]*lane
 	observers []func(Sent)
+	chains    map[string]Chain // by host and port
 }
 
 func newTransport(o Options, tlsConfig *tls.Config) *transport {
-	t := &transport{log: o.Log, parallel: o.Parallel, backoff: o.Backoff, lanes: map[string]*lane{}}
+	t := &transport{log: o.Log, parallel: o.Parallel, backoff: o.Backoff, lanes: map[string]*lane{}, chains: map[string]Chain{}}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}
@@ -219,6 +220,9 @@ func (t *transport) tell(req *http.Request, resp *http.Response, took time.Durat
 		s.Status = resp.StatusCode
 	}
 	t.mu.Lock()
+	if resp != nil && resp.TLS != nil {
+		t.chains[req.URL.Host] = chainShown(req.URL.Host, resp.TLS)
+	}
 	observers := t.observers
 	t.mu.Unlock()
 	for _, f := range observers {
