@@ -55,9 +55,15 @@ func New(t testing.TB, options ...Option) *Cloud {
 	c.names = names{newTable[*zone]("zone"), newTable[*recordSet]("recordset")}
 	c.seed()
 	c.routes()
-	c.server = httptest.NewServer(c.mux)
+	dir := t.TempDir()
+	c.server = httptest.NewUnstartedServer(c.mux)
+	if c.knobs.certEnds.IsZero() {
+		c.server.Start()
+	} else {
+		c.startTLS(filepath.Join(dir, caFile))
+	}
 	t.Cleanup(c.server.Close)
-	c.yaml = filepath.Join(t.TempDir(), "clouds.yaml")
+	c.yaml = filepath.Join(dir, "clouds.yaml")
 	if err := os.WriteFile(c.yaml, []byte(c.cloudsYAML()), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +82,10 @@ func (c *Cloud) ProjectID() string { return c.identity.demo.ID }
 func (c *Cloud) CloudsYAML() string { return c.yaml }
 
 func (c *Cloud) cloudsYAML() string {
+	ca := ""
+	if !c.knobs.certEnds.IsZero() {
+		ca = "    cacert: " + filepath.Join(filepath.Dir(c.yaml), caFile) + "\n"
+	}
 	entry := func(cloud, user string) string {
 		return fmt.Sprintf(`  %s:
     auth_type: password
@@ -89,7 +99,7 @@ func (c *Cloud) cloudsYAML() string {
     region_name: %s
     interface: public
     identity_api_version: 3
-`, cloud, c.AuthURL(), user, password(user), user, region)
+`, cloud, c.AuthURL(), user, password(user), user, region) + ca
 	}
 	return "clouds:\n" + entry("fake", "demo") + entry("fake-admin", "admin")
 }

@@ -62,7 +62,14 @@ func newIdentity(c *Cloud) identity {
 	i.demo, i.admin = newNamed(c.newHex(), "demo"), newNamed(c.newHex(), "admin")
 	role := func(name string) named { return named{ID: c.newHex(), Name: name} }
 	member, reader := role("member"), role("reader")
-	i.accounts["demo"] = account{newNamed(c.newHex(), "demo"), i.demo, []named{member, reader, role("load-balancer_member")}}
+	roles := []named{member, reader, role("load-balancer_member")}
+	if c.knobs.roles != nil {
+		roles = nil
+		for _, name := range c.knobs.roles {
+			roles = append(roles, role(name))
+		}
+	}
+	i.accounts["demo"] = account{newNamed(c.newHex(), "demo"), i.demo, roles}
 	i.accounts["admin"] = account{newNamed(c.newHex(), "admin"), i.admin, []named{role("admin"), member, reader}}
 	return i
 }

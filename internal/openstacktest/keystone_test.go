@@ -1,7 +1,12 @@
 package openstacktest_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -48,6 +53,49 @@ func TestTokenSaysWhoWhereAndUntilWhen(t *testing.T) {
 	}
 	if got.Header.Get("X-Openstack-Request-Id") == "" || got.Header.Get("Date") == "" {
 		t.Errorf("headers %v", got.Header)
+	}
+}
+
+func TestRolesAndClockAreWhatATestAsksFor(t *testing.T) {
+	c := openstacktest.New(t, openstacktest.Roles("reader", "custom"), openstacktest.Clock(time.Hour))
+	k := connect(t, c, "fake")
+	got := tokens.Get(t.Context(), k.identity, k.provider.Token())
+	roles, err := got.ExtractRoles()
+	must(t, err)
+	if len(roles) != 2 || roles[0].Name != "reader" || roles[1].Name != "custom" {
+		t.Errorf("roles %v", roles)
+	}
+	date, err := http.ParseTime(got.Header.Get("Date"))
+	must(t, err)
+	if ahead := time.Until(date); ahead < 59*time.Minute || ahead > time.Hour {
+		t.Errorf("the clock is %v ahead", ahead)
+	}
+}
+
+func TestTheCertificateIsInTheFileThatCloudsYAMLNames(t *testing.T) {
+	ends := time.Now().Add(time.Hour).Truncate(time.Second)
+	c := openstacktest.New(t, openstacktest.TLS(ends))
+	_, err := http.Get(c.AuthURL())
+	var unknown x509.UnknownAuthorityError
+	if !errors.As(err, &unknown) {
+		t.Errorf("everybody trusts it: %v", err)
+	}
+	text, err := os.ReadFile(c.CloudsYAML())
+	must(t, err)
+	file := regexp.MustCompile(`cacert: (.+)`).FindSubmatch(text)
+	if file == nil {
+		t.Fatalf("no cacert in %s", text)
+	}
+	ca, err := os.ReadFile(string(file[1]))
+	must(t, err)
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(ca)
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}}}
+	resp, err := client.Get(c.AuthURL())
+	must(t, err)
+	resp.Body.Close()
+	if until := resp.TLS.PeerCertificates[0].NotAfter; !until.Equal(ends) {
+		t.Errorf("it ends at %v, want %v", until, ends)
 	}
 }
 

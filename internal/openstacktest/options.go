@@ -17,6 +17,9 @@ type knobs struct {
 	tagsAtCreation bool            // Neutron's create calls take tags
 	refuseTrees    bool            // Octavia answers a fully populated create with 501
 	noOctavia      bool            // load-balancer is not in the catalog
+	clock          time.Duration   // ahead of this machine's
+	roles          []string        // of the user demo; nil for the usual
+	certEnds       time.Time       // of the server; zero for no TLS
 	zones          []string        // of the project demo in Designate, which is in the catalog if there are any
 	without        map[string]bool // Neutron extension aliases that are missing
 	with           map[string]bool // and those that are there on top of the usual
@@ -53,6 +56,15 @@ func RefuseTrees() Option { return func(k *knobs) { k.refuseTrees = true } }
 
 // WithoutOctavia leaves the load-balancer service out of the catalog.
 func WithoutOctavia() Option { return func(k *knobs) { k.noOctavia = true } }
+
+// Clock is how far the cloud's clock is ahead of this machine's, as its Date headers say.
+func Clock(ahead time.Duration) Option { return func(k *knobs) { k.clock = ahead } }
+
+// Roles are those of the user demo; the usual ones are member, reader and load-balancer_member.
+func Roles(names ...string) Option { return func(k *knobs) { k.roles = names } }
+
+// TLS puts the cloud behind a certificate that ends at a time, which clouds.yaml names as its CA.
+func TLS(ends time.Time) Option { return func(k *knobs) { k.certEnds = ends } }
 
 // Zones adds Designate to the catalog, in which the project demo has these zones.
 func Zones(names ...string) Option { return func(k *knobs) { k.zones = names } }

@@ -123,6 +123,7 @@ func (q *call) run() (status int, answer []byte, drop bool) {
 	id := "req-" + q.newID()
 	q.header.Set("X-Openstack-Request-Id", id)
 	q.header.Set("Content-Type", "application/json")
+	q.header.Set("Date", time.Now().Add(q.knobs.clock).UTC().Format(http.TimeFormat))
 
 	v := q.faults.judge(q.Method, q.path, q.URL.Path, write && !auth)
 	if v.dropBefore {
