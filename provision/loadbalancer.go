@@ -325,10 +325,14 @@ func (s *Session) BalancerProvider(ctx context.Context, wanted string) (string, 
 	})
 }
 
+// deletions is how often a load balancer is deleted whose deletion ends in ERROR: a provider that is short of time gives up on one, and does
+// it the next time.
+const deletions = 3
+
 // deleteBalancer deletes a load balancer with everything in it and waits until it is gone. A floating IP on its VIP stays and
 // has to be released before.
 func (s *Session) deleteBalancer(ctx context.Context, id, name string) error {
-	asked := false
+	asked, times := false, 0
 	return wait.For(ctx, "load balancer "+name+" to be gone", s.every()/2, func(ctx context.Context) (string, bool, error) {
 		if !asked {
 			// PENDING_*: Octavia takes the call later, or is at it already.
@@ -344,9 +348,13 @@ func (s *Session) deleteBalancer(ctx context.Context, id, name string) error {
 		case err != nil:
 			return "", false, err
 		case x.ProvisioningStatus == "ERROR" && asked:
-			return "", false, errors.New("deleting it ended in ERROR")
+			if times++; times == deletions {
+				return "", false, fmt.Errorf("deleting it ended in ERROR, %d times", times)
+			}
+			asked = false
+		default:
+			asked = asked || x.ProvisioningStatus == "PENDING_DELETE"
 		}
-		asked = asked || x.ProvisioningStatus == "PENDING_DELETE"
 		return x.ProvisioningStatus, x.ProvisioningStatus == "DELETED", nil
 	})
 }

@@ -319,6 +319,22 @@ func TestRemovalCutAfterEveryWriteIsResumed(t *testing.T) {
 	}
 }
 
+func TestALoadBalancerThatIsNotDeletedAtFirstIsDeletedOnceMore(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"}, openstacktest.FailDeletions(2))
+	mustUp(t, lab, "demo", servers())
+	mustDown(t, lab, "demo")
+	empty(t, lab)
+
+	lab = labtest.New(t, []string{"demo"}, openstacktest.FailDeletions(3))
+	mustUp(t, lab, "demo", servers())
+	if err := down(t, lab, "demo"); err == nil || !strings.Contains(err.Error(), "deleting it ended in ERROR, 3 times") {
+		t.Errorf("after three deletions: %v", err)
+	}
+	mustDown(t, lab, "demo")
+	empty(t, lab)
+}
+
 func TestStacksOfSimilarNamesNeverTouchEachOther(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo", "demo-2"})

@@ -236,6 +236,11 @@ func deleteBalancer(q *call, lb *loadBalancer) (any, error) {
 	}
 	late := lb.Provider == "ovn" && q.settling(lb)
 	lb.Provisioning = "PENDING_DELETE"
+	if q.knobs.failDeletions > 0 {
+		q.knobs.failDeletions--
+		q.later(lb, func() { lb.Provisioning = "ERROR" })
+		return nil, nil
+	}
 	if lb.late {
 		// The provider is at it already. The second deletion finds rows gone under it, and its end is what is kept of the load balancer.
 		q.later(lb, func() { lb.Provisioning, lb.late = "ERROR", false })

@@ -16,6 +16,7 @@ type knobs struct {
 	ovs            bool            // ML2/OVS rules for trunks instead of ML2/OVN
 	tagsAtCreation bool            // Neutron's create calls take tags
 	refuseTrees    bool            // Octavia answers a fully populated create with 501
+	failDeletions  int             // of load balancers, the first so many
 	noOctavia      bool            // load-balancer is not in the catalog
 	clock          time.Duration   // ahead of this machine's
 	roles          []string        // of the user demo; nil for the usual
@@ -53,6 +54,9 @@ func MechanismOVS() Option { return func(k *knobs) { k.ovs = true } }
 // RefuseTrees makes Octavia refuse a load balancer created with listeners or
 // pools in the same call, as providers without that ability do.
 func RefuseTrees() Option { return func(k *knobs) { k.refuseTrees = true } }
+
+// FailDeletions makes the first n deletions of load balancers end in ERROR, as those of a provider that is overloaded do.
+func FailDeletions(n int) Option { return func(k *knobs) { k.failDeletions = n } }
 
 // WithoutOctavia leaves the load-balancer service out of the catalog.
 func WithoutOctavia() Option { return func(k *knobs) { k.noOctavia = true } }
