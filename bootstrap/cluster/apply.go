@@ -15,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
@@ -140,7 +139,7 @@ func (c *Cluster) Unfinished(ctx context.Context, namespace, name string) (strin
 			Conditions                                   []struct{ Type, Status, Message string }
 		}
 	}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &d); err != nil {
+	if err := read(o, &d); err != nil {
 		return "", fmt.Errorf("reading deployment %s: %w", name, err)
 	}
 	want := d.Spec.Replicas
@@ -184,6 +183,15 @@ func (c *Cluster) named(ctx context.Context, version, kind, namespace, name stri
 		return nil, fmt.Errorf("reading %s %s of %s: %w", kind, name, namespace, err)
 	}
 	return is, nil
+}
+
+// read fills a struct from an object, field by field as encoding/json matches names.
+func read(o *unstructured.Unstructured, into any) error {
+	text, err := o.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, into)
 }
 
 // each calls do with every object of a manifest.

@@ -134,3 +134,35 @@ func TestApplyMakesWhatDiffersNames(t *testing.T) {
 		t.Errorf("a kind that is not ours to apply: %v", err)
 	}
 }
+
+func operator(t *testing.T) (*clustertest.Server, *cluster.Cluster) {
+	t.Helper()
+	server := clustertest.New(t)
+	c, err := cluster.New(server.Kubeconfig(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return server, c
+}
+
+func TestADeploymentIsFinishedWhenAllOfItsPodsAreOfItsLastState(t *testing.T) {
+	server, c := operator(t)
+	for name, d := range map[string]struct{ status, want string }{
+		"none yet":         {`{}`, "0 of 2 pods are ready"},
+		"one of two":       {`{"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1}`, "1 of 2 pods are ready"},
+		"not looked at":    {`{"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}`, "2 of 2 pods are ready"},
+		"the old are left": {`{"observedGeneration": 2, "replicas": 3, "updatedReplicas": 2, "availableReplicas": 2}`, "2 of 2 pods are ready"},
+		"refused": {`{"observedGeneration": 2, "conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]}`,
+			"0 of 2 pods are ready: exceeded quota"},
+		"all": {`{"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}`, ""},
+	} {
+		server.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
+			io.WriteString(w, `{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"generation": 2}, "spec": {"replicas": 2}, "status": `+d.status+`}`)
+			return true
+		})
+		if lacks, err := c.Unfinished(t.Context(), "n", "d"); err != nil || lacks != d.want {
+			t.Errorf("%s: %q, %v; want %q", name, lacks, err, d.want)
+		}
+	}
+}
