@@ -12,7 +12,9 @@ help: ## list the targets
 build: $(BIN) ## bin/kuryrctl with the programs of nodes in it; static: it also runs as the first process of the lab cloud
 
 # The programs of nodes, which kuryrctl embeds: bootstrap/payload.
-PAYLOADS := $(foreach arch,amd64 arm64,bootstrap/payload/dist/kuryr-linux-$(arch).tar.gz bootstrap/payload/dist/kuryr-demo-linux-$(arch).gz)
+DEFINITIONS := bootstrap/payload/dist/gateway-api.yaml.gz
+PAYLOADS := $(foreach arch,amd64 arm64,bootstrap/payload/dist/kuryr-linux-$(arch).tar.gz bootstrap/payload/dist/kuryr-demo-linux-$(arch).gz) \
+	$(DEFINITIONS)
 
 bootstrap/payload/dist/kuryr-demo-linux-%.gz: $(SOURCES)
 	mkdir -p bin
@@ -25,6 +27,13 @@ bootstrap/payload/dist/kuryr-linux-%.tar.gz: $(SOURCES)
 	CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/payload-$*/opt/cni/bin ./cmd/kuryr-cni
 	cd bin/payload-$* && tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -c usr/local/bin/kuryr-node opt/cni/bin/kuryr-cni | gzip -n >../payload-$*.tar.gz
 	mv bin/payload-$*.tar.gz $@ && rm -rf bin/payload-$*
+
+# The Gateway API of the version that the router is built with; its admission policy, in the same directory, is not ours to install.
+$(DEFINITIONS): bootstrap/bundle/router/go.mod
+	mkdir -p bin
+	dir=$$(cd bootstrap/bundle/router && $(GO) mod download sigs.k8s.io/gateway-api && $(GO) list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api) && \
+	grep -l '^kind: CustomResourceDefinition' $$dir/config/crd/standard/*.yaml | xargs awk 'FNR == 1 { print "---" } { print }' >bin/gateway-api.yaml
+	gzip -n <bin/gateway-api.yaml >$@ && rm bin/gateway-api.yaml
 
 $(BIN): $(SOURCES) $(PAYLOADS)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/kuryrctl
@@ -40,7 +49,7 @@ vet: ## go vet, also of the tests behind build tags
 staticcheck: ## staticcheck, at the version of go.mod
 	$(GO) tool staticcheck -tags e2e,e2e_full,kernel ./...
 
-unit: ## all hermetic tests, with the race detector
+unit: $(DEFINITIONS) ## all hermetic tests, with the race detector
 	$(GO) test -race -timeout 20m ./...
 
 kernel: ## the tests of pods' interfaces, in a kernel of their own: the lab's (needs root, and the lab's cache)

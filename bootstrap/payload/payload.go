@@ -1,6 +1,6 @@
 // Package payload carries the programs of this project that run on nodes: kuryr-node (controller and daemon), kuryr-cni, the CNI
-// plugin, and kuryr-demo, which runs in pods, for the architectures that nodes may have. It owns their packing; what runs in them is in nodeagent, and how they get onto a
-// node is the business of package bootstrap.
+// plugin, and kuryr-demo, which runs in pods, for the architectures that nodes may have; and the definitions of the Gateway API. It owns their
+// packing; what runs in them is in nodeagent, and how they get onto a node or into a cluster is the business of package bootstrap.
 //
 // They are built before kuryrctl and embedded in it, so that the two are always of one version: `make build` does both. A kuryrctl built
 // without them says so when it would need them.
@@ -12,8 +12,10 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
 )
@@ -35,14 +37,38 @@ func Archive(arch string) (bundle.Blob, error) {
 
 // Demo is the program of the demo image for that architecture, nil where this kuryrctl was built without.
 func Demo(arch string) ([]byte, error) {
-	f, err := dist.Open("dist/kuryr-demo-linux-" + arch + ".gz")
-	if err != nil {
+	program, err := unzipped("kuryr-demo-linux-" + arch + ".gz")
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("unpacking kuryr-demo: %w", err)
+	}
+	return program, nil
+}
+
+// GatewayAPI are the CustomResourceDefinitions of the Gateway API's standard channel, as its project publishes them, of the version that
+// the router is built with: a manifest.
+func GatewayAPI() ([]byte, error) {
+	manifest, err := unzipped("gateway-api.yaml.gz")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("looking for the Gateway API: this kuryrctl was built without its definitions; `make build` makes one with them")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("unpacking the Gateway API: %w", err)
+	}
+	return manifest, nil
+}
+
+func unzipped(name string) ([]byte, error) {
+	f, err := dist.Open("dist/" + name)
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
 	z, err := gzip.NewReader(f)
 	if err != nil {
-		return nil, fmt.Errorf("unpacking kuryr-demo: %w", err)
+		return nil, err
 	}
 	return io.ReadAll(z)
 }
