@@ -15,7 +15,7 @@ import (
 )
 
 // appliedKinds are those of which a single object is answered for when it was applied, or never was.
-var appliedKinds = regexp.MustCompile(`/(namespaces|configmaps|serviceaccounts|secrets|services|deployments|clusterroles|clusterrolebindings|ingressclasses|customresourcedefinitions|gatewayclasses)/[^/]+$`)
+var appliedKinds = regexp.MustCompile(`/(namespaces|configmaps|serviceaccounts|secrets|services|deployments|clusterroles|clusterrolebindings|ingressclasses|customresourcedefinitions|gatewayclasses|gateways)/[^/]+$`)
 
 // Applied lists the paths of what was made by server-side apply, such as "/api/v1/namespaces/a", sorted.
 func (s *Server) Applied() (all []string) {
@@ -37,7 +37,8 @@ func (s *Server) EditApplied(path string, f func(o map[string]any)) {
 }
 
 // serveApplied is server-side apply as far as one field manager notices: what is applied is there, with what is there of others. Pods of a
-// Deployment are ready, and a Service of type LoadBalancer has an address, at once. A namespace takes what is in it along.
+// Deployment are ready, a Service of type LoadBalancer has an address, and a Gateway is programmed, at once. What is defined is served when
+// somebody has looked at the definition since. A namespace takes what is in it along.
 func (s *Server) serveApplied(w http.ResponseWriter, r *http.Request) bool {
 	apply := r.Method == http.MethodPatch && r.Header.Get("Content-Type") == "application/apply-patch+yaml"
 	path := r.URL.Path
@@ -63,6 +64,10 @@ func (s *Server) serveApplied(w http.ResponseWriter, r *http.Request) bool {
 			refuse(w, notFound("namespaces", namespace))
 			return true
 		}
+		if !s.served(path) {
+			refuse(w, notFound("objects", path))
+			return true
+		}
 		s.settle(o, old)
 		if r.URL.Query().Get("dryRun") == "" {
 			s.applied[path] = o
@@ -74,6 +79,9 @@ func (s *Server) serveApplied(w http.ResponseWriter, r *http.Request) bool {
 		refuse(w, notFound("objects", path))
 	case r.Method == http.MethodGet:
 		reply(w, 200, old)
+		if old["kind"] == "CustomResourceDefinition" {
+			old["status"] = condition("Established", "True", nil)
+		}
 	case r.Method == http.MethodDelete:
 		maps.DeleteFunc(s.applied, func(p string, _ map[string]any) bool {
 			return p == path || strings.HasPrefix(path, "/api/v1/namespaces/") && strings.Contains(p, strings.TrimPrefix(path, "/api/v1")+"/")
@@ -114,5 +122,25 @@ func (s *Server) settle(o, old map[string]any) {
 		o["status"] = map[string]any{"observedGeneration": generation, "replicas": n, "updatedReplicas": n, "availableReplicas": n}
 	case o["kind"] == "Service" && spec["type"] == "LoadBalancer":
 		o["status"] = map[string]any{"loadBalancer": map[string]any{"ingress": []any{map[string]any{"ip": "172.24.4.99"}}}}
+	case o["kind"] == "Gateway":
+		o["status"] = condition("Programmed", "True", generation)
+	case o["kind"] == "CustomResourceDefinition" && old == nil:
+		o["status"] = condition("Established", "False", nil)
 	}
+}
+
+// condition is a status with one.
+func condition(name, status string, generation any) map[string]any {
+	return map[string]any{"conditions": []any{map[string]any{"type": name, "status": status, "message": "as clustertest does it", "observedGeneration": generation}}}
+}
+
+// served reports whether the kind of an object at a path is known: those of the Gateway API have to be defined.
+func (s *Server) served(path string) bool {
+	const group = "gateway.networking.k8s.io"
+	if !strings.HasPrefix(path, "/apis/"+group+"/") {
+		return true
+	}
+	parts := strings.Split(path, "/")
+	definition := s.applied["/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"+parts[len(parts)-2]+"."+group]
+	return definition != nil && reflect.DeepEqual(definition["status"], condition("Established", "True", nil))
 }
