@@ -18,6 +18,8 @@ import (
 // addon is something of our own that is in the cluster: objects of a manifest, and often a Deployment that they end in.
 type addon struct {
 	key graph.Key
+	// definitions are a manifest of kinds that the other has objects of. They stay when it is turned off. It may be nil.
+	definitions func() ([]byte, error)
 	// manifest renders it. Nothing may be made for it unless that is allowed; then there may be a state in its place that says what is missing.
 	manifest func(ctx context.Context, client *ssh.Client, api *cluster.Cluster, allowed bool) ([]byte, *graph.State, error)
 	// The Deployment that has to run, none when it has no name.
@@ -47,7 +49,7 @@ func (c *Cluster) install(a addon, first *Node, needs ...graph.Resource) *step {
 		if state != nil {
 			return *state, nil
 		}
-		differ, err := api.Differs(ctx, manifest)
+		differ, err := a.differs(ctx, api, manifest)
 		if err != nil || len(differ) > 0 {
 			return graph.State{Phase: graph.Drifted, Detail: "to be applied: " + strings.Join(differ, ", ")}, err
 		}
@@ -63,7 +65,7 @@ func (c *Cluster) install(a addon, first *Node, needs ...graph.Resource) *step {
 		if err != nil {
 			return err
 		}
-		if err := api.Apply(ctx, manifest); err != nil {
+		if err := a.apply(ctx, api, manifest); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeoutCause(ctx, runLimit, fmt.Errorf("look at `kubectl -n %s get pods,events`", a.namespace))
@@ -77,6 +79,38 @@ func (c *Cluster) install(a addon, first *Node, needs ...graph.Resource) *step {
 		})
 	}
 	return s
+}
+
+// differs says what apply would create or change.
+func (a addon) differs(ctx context.Context, api *cluster.Cluster, manifest []byte) (all []string, err error) {
+	if a.definitions != nil {
+		definitions, err := a.definitions()
+		if err != nil {
+			return nil, err
+		}
+		undefined, err := api.Undefined(ctx, definitions)
+		if err != nil {
+			return nil, err
+		}
+		if n := len(undefined); n > 0 {
+			all = append(all, fmt.Sprintf("definitions (%d)", n))
+		}
+	}
+	differ, err := api.Differs(ctx, manifest)
+	return append(all, differ...), err
+}
+
+func (a addon) apply(ctx context.Context, api *cluster.Cluster, manifest []byte) error {
+	if a.definitions != nil {
+		definitions, err := a.definitions()
+		if err != nil {
+			return err
+		}
+		if err := api.Define(ctx, definitions); err != nil {
+			return err
+		}
+	}
+	return api.Apply(ctx, manifest)
 }
 
 func (a addon) unready(ctx context.Context, api *cluster.Cluster) (string, error) {
@@ -157,9 +191,13 @@ type RouterOptions struct {
 	Enabled     bool
 	Replicas    int
 	HostNetwork bool
+
+	// GatewayAPI are the definitions of its kinds. What is turned off does not need them.
+	GatewayAPI func() ([]byte, error)
 }
 
-// Router is what leads requests from outside to pods: Traefik, behind a Service of type LoadBalancer.
+// Router is what leads requests from outside to pods: Traefik, behind a Service of type LoadBalancer, for Ingresses and for routes of the
+// Gateway API.
 func (c *Cluster) Router(first *Node, o RouterOptions, needs ...graph.Resource) graph.Resource {
 	const key = "addon.router"
 	render := func(image string) ([]byte, error) {
@@ -168,7 +206,7 @@ func (c *Cluster) Router(first *Node, o RouterOptions, needs ...graph.Resource) 
 	if !o.Enabled {
 		return c.withdraw(key, func() ([]byte, error) { return render("none") }, first, needs...)
 	}
-	return c.install(addon{key: key, namespace: "kuryr-router", deployment: "router",
+	return c.install(addon{key: key, definitions: o.GatewayAPI, namespace: "kuryr-router", deployment: "router",
 		manifest: func(ctx context.Context, client *ssh.Client, _ *cluster.Cluster, _ bool) ([]byte, *graph.State, error) {
 			image, err := c.image(ctx, first, client, "traefik")
 			if err != nil {
@@ -179,9 +217,12 @@ func (c *Cluster) Router(first *Node, o RouterOptions, needs ...graph.Resource) 
 		},
 		lacks: func(ctx context.Context, api *cluster.Cluster) (string, error) {
 			addresses, err := api.External(ctx, "kuryr-router", "router")
-			if err != nil || len(addresses) > 0 {
+			if err != nil {
 				return "", err
 			}
-			return "its load balancer has no address", nil
+			if len(addresses) == 0 {
+				return "its load balancer has no address", nil
+			}
+			return api.Unprogrammed(ctx, "kuryr-router", "router")
 		}}, first, needs...)
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/sshtest"
 )
 
+const gatewayDefinition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.gateway.networking.k8s.io"
+
 const registrySecret = "/api/v1/namespaces/kuryr-registry/secrets/registry"
 
 // secret is what is in the registry's Secret.
@@ -32,10 +34,26 @@ func (l *lab) secret() map[string]string {
 	return text
 }
 
+// gatewayAPI defines the kinds that the router has objects of.
+func gatewayAPI() ([]byte, error) {
+	return []byte(`apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: gatewayclasses.gateway.networking.k8s.io
+  annotations: {gateway.networking.k8s.io/bundle-version: v1.6.1, gateway.networking.k8s.io/channel: standard}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: gateways.gateway.networking.k8s.io
+  annotations: {gateway.networking.k8s.io/bundle-version: v1.6.1, gateway.networking.k8s.io/channel: standard}
+`), nil
+}
+
 func TestRegistryAndRouterComeAndGo(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, sshtest.Debian13, 1, 2)
-	l.addons = &addons{registry: bootstrap.RegistryOptions{Enabled: true}, router: bootstrap.RouterOptions{Enabled: true, Replicas: 2}}
+	l.addons = &addons{registry: bootstrap.RegistryOptions{Enabled: true}, router: bootstrap.RouterOptions{Enabled: true, Replicas: 2, GatewayAPI: gatewayAPI}}
 	r := l.up()
 	for _, key := range []graph.Key{"addon.registry", "addon.router", "registry.master-0", "registry.worker-0", "registry.worker-1"} {
 		if r.events[key] != graph.Done {
@@ -99,13 +117,32 @@ func TestRegistryAndRouterComeAndGo(t *testing.T) {
 		t.Error(err)
 	}
 
-	// Turned off, they are removed, and stay away.
+	// A Gateway that leads nowhere is told of, and so are kinds that are gone.
+	l.api.EditApplied("/apis/gateway.networking.k8s.io/v1/namespaces/kuryr-router/gateways/router", func(o map[string]any) {
+		o["metadata"].(map[string]any)["generation"] = 2.0
+	})
+	if r = l.up(); !strings.Contains(r.found["addon.router"], "its gateway is not programmed") {
+		t.Errorf("found %q", r.found["addon.router"])
+	}
+	l.api.EditApplied(gatewayDefinition, func(o map[string]any) {
+		o["metadata"].(map[string]any)["annotations"].(map[string]any)["gateway.networking.k8s.io/bundle-version"] = "v1.4.0"
+	})
+	if r = l.up(); r.found["addon.router"] != "to be applied: definitions (1)" {
+		t.Errorf("found %q", r.found["addon.router"])
+	}
+
+	// Turned off, they are removed, and stay away. Others may have objects of the kinds.
 	l.addons = &addons{}
 	if r = l.up(); r.events["addon.registry"] != graph.Done || r.events["addon.router"] != graph.Done {
 		t.Errorf("%v", r.events)
 	}
-	if left := l.api.Applied(); len(left) > 0 {
-		t.Errorf("left are %v", left)
+	for _, left := range l.api.Applied() {
+		if !strings.HasPrefix(left, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/") {
+			t.Errorf("left is %s", left)
+		}
+	}
+	if !slices.Contains(l.api.Applied(), gatewayDefinition) {
+		t.Error("the kinds went, with everybody's objects")
 	}
 	if r = l.up(); r.events["addon.registry"] != graph.Unchanged || r.events["addon.router"] != graph.Unchanged {
 		t.Errorf("%v", r.events)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kuryrctl/kuryrctl/bootstrap"
 	"github.com/kuryrctl/kuryrctl/bootstrap/bundle"
+	"github.com/kuryrctl/kuryrctl/bootstrap/payload"
 	"github.com/kuryrctl/kuryrctl/bootstrap/ssh"
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/provision"
@@ -110,7 +111,8 @@ func (d *design) addons(c *bootstrap.Cluster, first *Node, admin graph.Resource,
 			d.lab.Graph.Add(c.RegistryClient(n.boot, o.Insecure, registry, networks[n.Name]))
 		}
 	}
-	router := bootstrap.RouterOptions{Enabled: d.config.Router.Enabled, Replicas: d.config.Router.Replicas, HostNetwork: d.config.Router.HostNetwork}
+	router := bootstrap.RouterOptions{Enabled: d.config.Router.Enabled, Replicas: d.config.Router.Replicas, HostNetwork: d.config.Router.HostNetwork,
+		GatewayAPI: payload.GatewayAPI}
 	d.lab.Graph.Add(c.Router(first.boot, router, admin, networks[firstWorker]))
 }
 

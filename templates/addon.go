@@ -46,16 +46,7 @@ type RouterData struct {
 }
 
 // Router renders the manifest of the router.
-func Router(d RouterData) ([]byte, error) {
-	v := struct {
-		RouterData
-		Web, WebSecure int
-	}{d, 8000, 8443}
-	if d.HostNetwork {
-		v.Web, v.WebSecure = 80, 443
-	}
-	return renderAddon("router.yaml", v)
-}
+func Router(d RouterData) ([]byte, error) { return renderAddon("router.yaml", d) }
 
 func renderAddon(name string, data any) ([]byte, error) {
 	text, err := addon.ReadFile("files/addon/" + name + ".tmpl")
