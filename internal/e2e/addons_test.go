@@ -113,8 +113,12 @@ func push(t *testing.T, stack string, api *operator, repository string) {
 	}
 }
 
+// helloRoute leads to the same Service as the Ingress beside it, under another name.
+const helloRoute = `{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: hello}, spec: {
+parentRefs: [{name: router, namespace: kuryr-router}], hostnames: [route.example.org], rules: [{backendRefs: [{name: hello, port: 80}]}]}}`
+
 // addonsLive proves the registry and the router: an image that is pushed from outside is pulled by a pod, under both names, and the pod is
-// reached from outside through the router's floating IP.
+// reached from outside through the router's floating IP, by an Ingress and by a route of the Gateway API.
 func addonsLive(t *testing.T, stack string, api *operator) {
 	t.Helper()
 	push(t, stack, api, "hello:1")
@@ -124,7 +128,12 @@ func addonsLive(t *testing.T, stack string, api *operator) {
 	kubectl(t, stack, "wait --for=condition=Ready pod -l app=hello --timeout=3m")
 	kubectl(t, stack, "expose pod one --port=80 --target-port=8080 --name=hello --selector=app=hello")
 	kubectl(t, stack, "create ingress hello --rule='hello.example.org/*=hello:80'")
+	kubectl(t, stack, "apply -f - <<'end'\n"+helloRoute+"\nend\n")
 	address := strings.TrimSpace(kubectl(t, stack, "-n kuryr-router get service router -o 'jsonpath={.status.loadBalancer.ingress[0].ip}'"))
+	gateway := kubectl(t, stack, `-n kuryr-router get gateway router -o 'jsonpath={.status.addresses[*].value} {.status.conditions[?(@.type=="Programmed")].status}'`)
+	if gateway != address+" True" {
+		t.Errorf("the Gateway has the address, and is programmed: %q, want those of %s", gateway, address)
+	}
 	lab, err := cloud.Default()
 	if err != nil {
 		t.Fatal(err)
@@ -135,12 +144,13 @@ func addonsLive(t *testing.T, stack string, api *operator) {
 	defer cancel()
 	seen := map[string]bool{}
 	err = wait.For(ctx, "both pods to answer at "+address, time.Second, func(ctx context.Context) (string, bool, error) {
-		for _, scheme := range []string{"http", "https"} {
+		for _, as := range []string{"http://hello.example.org", "https://hello.example.org", "http://route.example.org"} {
+			scheme, host, _ := strings.Cut(as, "://")
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+address+"/", nil)
 			if err != nil {
 				return "", false, err
 			}
-			req.Host = "hello.example.org"
+			req.Host = host
 			resp, err := client.Do(req)
 			if err != nil {
 				return err.Error(), false, nil
@@ -152,14 +162,14 @@ func addonsLive(t *testing.T, stack string, api *operator) {
 			}
 			pod, said, _ := strings.Cut(string(text), ": ")
 			if said != "HELLO, I AM ALIVE!!!\n" {
-				t.Errorf("%s answers %q", scheme, text)
+				t.Errorf("%s answers %q", as, text)
 			}
-			seen[scheme], seen[pod] = true, true
+			seen[as], seen[pod] = true, true
 		}
-		return "not all were seen", len(seen) == 4, nil
+		return "not all were seen", len(seen) == 5, nil
 	})
 	if err != nil {
 		t.Errorf("%v; seen are %v", err, seen)
 	}
-	kubectl(t, stack, "delete ingress/hello service/hello pod/one pod/two --wait=false")
+	kubectl(t, stack, "delete ingress/hello httproute/hello service/hello pod/one pod/two --wait=false")
 }
