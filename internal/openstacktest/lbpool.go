@@ -78,7 +78,7 @@ func createPool(q *call, f fields) (*lbPool, error) {
 	if l != nil && l.Pool != nil {
 		return nil, octavia(http.StatusConflict, "", "This listener already has a default pool")
 	}
-	p, grown, err := q.growPool(lb, f)
+	p, grown, err := q.growPool(lb, f, true)
 	if err != nil {
 		return nil, err
 	}
@@ -91,8 +91,9 @@ func createPool(q *call, f fields) (*lbPool, error) {
 }
 
 // growPool checks and stores a pool with the members and the monitor in its body,
-// without setting anything pending; on error nothing stays.
-func (q *call) growPool(lb *loadBalancer, f fields) (*lbPool, []branch, error) {
+// without setting anything pending; on error nothing stays. Octavia looks at the
+// timeout of persistence only where a pool is made alone.
+func (q *call) growPool(lb *loadBalancer, f fields, alone bool) (*lbPool, []branch, error) {
 	var members []fields
 	var hm fields
 	if f.has("members") {
@@ -116,8 +117,16 @@ func (q *call) growPool(lb *loadBalancer, f fields) (*lbPool, []branch, error) {
 	if err := q.checkAlgorithm(lb, p.Algorithm); err != nil {
 		return nil, nil, err
 	}
+	if alone {
+		if err := p.checkPersistence(); err != nil {
+			return nil, nil, err
+		}
+	}
 	if err := q.limited("pool", "Pool", 1); err != nil {
 		return nil, nil, err
+	}
+	if s := p.Persistence; s != nil && s.Timeout != nil {
+		lb.affinity[p.Protocol] = *s.Timeout
 	}
 	q.balancer.pools.add(p)
 	made := []branch{p}
@@ -159,12 +168,47 @@ func (q *call) checkAlgorithm(lb *loadBalancer, algorithm string) error {
 	return nil
 }
 
-func updatePool(q *call, p *lbPool, _ fields) error {
+func (p *lbPool) checkPersistence() error {
+	if s := p.Persistence; s != nil && s.Timeout != nil && *s.Timeout != 0 && p.Protocol != "UDP" && p.Protocol != "SCTP" {
+		return octavia(http.StatusBadRequest, "", "Validation failure: persistence_timeout and persistence_granularity is only for UDP and SCTP protocol pools.")
+	}
+	return nil
+}
+
+func updatePool(q *call, p *lbPool, f fields) error {
 	lb, _ := q.balancer.loadBalancers.get(p.lb)
-	return q.checkAlgorithm(lb, p.Algorithm)
+	if err := q.checkAlgorithm(lb, p.Algorithm); err != nil {
+		return err
+	}
+	if err := p.checkPersistence(); err != nil {
+		return err
+	}
+	// The OVN provider writes "None" where there is no timeout, which OVN cannot
+	// read, and leaves the old one where there is no persistence.
+	if s := p.Persistence; s != nil && f.has("session_persistence") {
+		if delete(lb.affinity, p.Protocol); s.Timeout != nil {
+			lb.affinity[p.Protocol] = *s.Timeout
+		}
+	}
+	return nil
+}
+
+// Affinity is how many seconds a load balancer of the OVN provider keeps a client
+// with its member; 0 is not at all. OVN has one number for all ports of a protocol.
+func (c *Cloud) Affinity(lb, protocol string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found, _ := c.balancer.loadBalancers.first(func(l *loadBalancer) bool { return l.Name == lb })
+	if found == nil {
+		return 0
+	}
+	return found.affinity[protocol]
 }
 
 func removePool(q *call, p *lbPool) error {
+	if lb, ok := q.balancer.loadBalancers.get(p.lb); ok {
+		delete(lb.affinity, p.Protocol)
+	}
 	for _, m := range q.balancer.members.where(func(m *member) bool { return m.PoolID == p.ID }) {
 		q.balancer.members.drop(m.ID)
 	}

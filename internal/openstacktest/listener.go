@@ -44,7 +44,7 @@ func (q *call) grow(lb *loadBalancer, pools, listeners []fields) ([]branch, erro
 		if !f.has("name") {
 			return nil, octavia(http.StatusBadRequest, "", "Validation failure: Pools must be named when creating a fully populated loadbalancer.")
 		}
-		p, grown, err := q.growPool(lb, f)
+		p, grown, err := q.growPool(lb, f, false)
 		if err != nil {
 			return nil, err
 		}
@@ -108,7 +108,7 @@ func createListener(q *call, f fields) (*listener, error) {
 		return nil, err
 	}
 	if pool != nil {
-		p, more, err := q.growPool(lb, pool)
+		p, more, err := q.growPool(lb, pool, false)
 		if err != nil {
 			q.balancer.listeners.drop(l.ID)
 			return nil, err

@@ -22,6 +22,8 @@ type loadBalancer struct {
 	Pools         []ref   `json:"pools"`
 	late          bool    // ACTIVE once more while it is being deleted
 	ownPort       bool    // the VIP port was made by Octavia and goes with it
+
+	affinity map[string]int // by protocol, as OVN has it, in s
 }
 
 type ref struct {
@@ -81,7 +83,7 @@ func createBalancer(q *call) (any, error) {
 			f = f.without(key)
 		}
 	}
-	lb := &loadBalancer{part: q.newPart(q.who.ProjectID, ""), Provider: q.knobs.provider, VNICType: "normal", AdditionalVIP: []any{}}
+	lb := &loadBalancer{part: q.newPart(q.who.ProjectID, ""), Provider: q.knobs.provider, VNICType: "normal", AdditionalVIP: []any{}, affinity: map[string]int{}}
 	lb.lb = lb.ID
 	if err := q.fill(lb, f, atCreate); err != nil {
 		return nil, err

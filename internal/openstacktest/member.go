@@ -52,6 +52,11 @@ func (c *Cloud) memberRoutes(on func(string, string, int, func(*call) (any, erro
 			return nil, err
 		}
 		m, err := q.newMember(p, f)
+		if err == nil {
+			if err = q.checkSubnet(m); err != nil {
+				q.balancer.members.drop(m.ID)
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -132,6 +137,19 @@ func (q *call) readMember(p *lbPool, f fields) (*member, error) {
 	return m, nil
 }
 
+// checkSubnet refuses a member without a subnet, unless it is on the VIP's, as the
+// OVN provider does; in a tree it takes the VIP's subnet for that of any member.
+func (q *call) checkSubnet(m *member) error {
+	lb, _ := q.balancer.loadBalancers.get(m.lb)
+	if lb.Provider != "ovn" || m.SubnetID != nil {
+		return nil
+	}
+	if s, ok := q.network.subnets.get(lb.VIPSubnet); ok && s.prefix().Contains(netip.MustParseAddr(m.Address)) {
+		return nil
+	}
+	return unsupported("Subnet is required, or Loadbalancer associated with Pool must have a subnet, for Member creation with OVN Provider Driver if it is not the same as LB VIP subnet")
+}
+
 // replaceMembers is the batch PUT: members are told apart by address and port;
 // what is not in the body goes, unless additive_only is asked for.
 func replaceMembers(q *call, p *lbPool) (any, error) {
@@ -146,6 +164,9 @@ func replaceMembers(q *call, p *lbPool) (any, error) {
 	var fresh, updated, kept []*member
 	for _, f := range body["members"] {
 		m, err := q.readMember(p, f)
+		if err == nil {
+			err = q.checkSubnet(m)
+		}
 		if err != nil {
 			return nil, err
 		}

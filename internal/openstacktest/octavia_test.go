@@ -84,6 +84,10 @@ func TestBalancerRefusals(t *testing.T) {
 		{"a listener has one default pool", "POST", "lbaas/pools", object{"pool": object{"listener_id": x.listener, "protocol": "TCP", "lb_algorithm": "SOURCE_IP_PORT"}}, 409, "already has a default pool"},
 		{"a member is in a pool once", "POST", "lbaas/pools/" + x.pool + "/members", object{"member": object{"address": "10.0.0.50", "protocol_port": 80}}, 409, "already using ip 10.0.0.50"},
 		{"a member is in a request once", "PUT", "lbaas/pools/" + x.pool + "/members", object{"members": []object{{"address": "10.0.0.51", "protocol_port": 80}, {"address": "10.0.0.51", "protocol_port": 80}}}, 400, "updated only once"},
+		{"OVN asks for a member's subnet", "POST", "lbaas/pools/" + x.pool + "/members", object{"member": object{"address": "10.9.0.1", "protocol_port": 80}}, 501, "Subnet is required"},
+		{"and for those of all members", "PUT", "lbaas/pools/" + x.pool + "/members", object{"members": []object{{"address": "10.0.0.51", "protocol_port": 80}, {"address": "10.9.0.1", "protocol_port": 80}}}, 501, "Subnet is required"},
+		{"TCP's persistence has no timeout", "PUT", "lbaas/pools/" + x.pool, object{"pool": object{"session_persistence": object{"type": "SOURCE_IP", "persistence_timeout": 60}}}, 400, "persistence_timeout"},
+		{"nor has it in a new pool", "POST", "lbaas/pools", object{"pool": object{"loadbalancer_id": x.lb, "protocol": "TCP", "lb_algorithm": "SOURCE_IP_PORT", "session_persistence": object{"type": "SOURCE_IP", "persistence_timeout": 60}}}, 400, "persistence_timeout"},
 		{"quotas are an admin's", "PUT", "quotas/" + nobody, object{"quota": object{"pool": 1}}, 403, "Policy does not allow"},
 		{"what is not there is not found", "GET", "lbaas/loadbalancers/" + nobody, nil, 404, "Load Balancer " + nobody + " not found."},
 	} {
@@ -91,6 +95,52 @@ func TestBalancerRefusals(t *testing.T) {
 			octaviaRefused(t, k.do(k.balancer, tt.method, tt.path, tt.body, nil), tt.status, tt.word)
 		})
 	}
+}
+
+// TestOVNKeepsClientsAsLongAsItWasToldWhenThePoolWasMade: as with ovn-octavia-provider 8.0.0 behind Octavia 16.0.0.
+func TestOVNKeepsClientsAsLongAsItWasToldWhenThePoolWasMade(t *testing.T) {
+	c := openstacktest.New(t, openstacktest.Polls(0))
+	k := connect(t, c, "fake")
+	s := k.subnet(k.net("n").ID, "10.0.0.0/24").ID
+	pool := func(name, protocol string, persistence any) object {
+		return object{"name": name, "protocol": protocol, "lb_algorithm": "SOURCE_IP_PORT", "session_persistence": persistence}
+	}
+	sixty, ever := object{"type": "SOURCE_IP", "persistence_timeout": 60}, object{"type": "SOURCE_IP"}
+	var made struct {
+		LoadBalancer struct {
+			ID    string
+			Pools []struct{ ID, Name string }
+		}
+	}
+	must(t, k.do(k.balancer, "POST", "lbaas/loadbalancers", object{"loadbalancer": object{"name": "lb", "vip_subnet_id": s, "pools": []object{pool("tcp", "TCP", sixty), pool("udp", "UDP", sixty)}}}, &made))
+	id := map[string]string{}
+	for _, p := range made.LoadBalancer.Pools {
+		id[p.Name] = p.ID
+	}
+	want := func(tcp, udp int) {
+		t.Helper()
+		if gotTCP, gotUDP := c.Affinity("lb", "TCP"), c.Affinity("lb", "UDP"); gotTCP != tcp || gotUDP != udp {
+			t.Errorf("clients are kept for %d s with TCP and %d s with UDP, want %d and %d", gotTCP, gotUDP, tcp, udp)
+		}
+	}
+	put := func(name string, persistence any) {
+		t.Helper()
+		must(t, k.do(k.balancer, "PUT", "lbaas/pools/"+id[name], object{"pool": object{"session_persistence": persistence}}, nil))
+	}
+	want(60, 60)
+	put("udp", object{"type": "SOURCE_IP", "persistence_timeout": 90})
+	want(60, 90)
+	put("udp", nil)
+	want(60, 90)
+	put("udp", ever)
+	want(60, 0)
+	more := pool("more", "TCP", ever)
+	more["loadbalancer_id"] = made.LoadBalancer.ID
+	var second struct{ Pool struct{ ID string } }
+	must(t, k.do(k.balancer, "POST", "lbaas/pools", object{"pool": more}, &second))
+	want(60, 0)
+	must(t, k.do(k.balancer, "DELETE", "lbaas/pools/"+second.Pool.ID, nil, nil))
+	want(0, 0)
 }
 
 func TestATreeRefusedByOVNLeavesItsVIPPort(t *testing.T) {
