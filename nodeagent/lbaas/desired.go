@@ -30,6 +30,7 @@ type facts struct {
 	vipSubnet string
 	public    string // network of floating IPs
 	places    []place
+	pieces    bool // the provider makes no load balancer with what is in it
 }
 
 // place is a subnet that members may be on.
@@ -271,15 +272,38 @@ func (d *designer) listener(p corev1.ServicePort, endpoints []*discoveryv1.Endpo
 		}
 	}
 	if d.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
-		l.Pool.Affinity = &affinity{Type: "SOURCE_IP"}
-		if c := d.Spec.SessionAffinityConfig; protocol != "TCP" && c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
-			l.Pool.Affinity.Timeout = int(*c.ClientIP.TimeoutSeconds)
-		}
+		l.Pool.Affinity = d.affinity(protocol)
 	}
 	if d.quiet(annotationPrefix + "enable-health-monitor") {
 		l.Pool.Monitor = d.monitor(protocol)
 	}
 	return l
+}
+
+// longest is how many seconds OVN remembers a client at most.
+const longest = 65535
+
+// affinity is what keeps a client with its member. OVN's provider keeps none without a timeout, and Octavia takes one for TCP in a load
+// balancer that is made with what is in it, and at no other time; HAProxy, in the amphora, needs none.
+func (d *designer) affinity(protocol string) *affinity {
+	a := &affinity{"SOURCE_IP", int(corev1.DefaultClientIPServiceAffinitySeconds)}
+	if c := d.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
+		a.Timeout = int(*c.ClientIP.TimeoutSeconds)
+	}
+	switch {
+	case d.ovn() && d.pieces:
+		d.once(OptionNotSupported, "the provider ovn keeps no session affinity, since Octavia refuses its timeout")
+		return nil
+	case d.ovn() && a.Timeout > longest:
+		d.once(OptionNotSupported, "the provider ovn keeps session affinity for %d s at most", longest)
+		a.Timeout = longest
+	case !d.ovn() && protocol == "TCP":
+		if a.Timeout != int(corev1.DefaultClientIPServiceAffinitySeconds) {
+			d.once(OptionNotSupported, "Octavia takes no timeout of the session affinity of TCP for the provider %s", d.provider)
+		}
+		a.Timeout = 0
+	}
+	return a
 }
 
 // quiet is [designer.flag] that complains once however many ports ask.

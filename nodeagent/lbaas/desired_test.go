@@ -54,7 +54,7 @@ func TestWhatAServiceAsksFor(t *testing.T) {
 		"affinity": {change: func(s *corev1.Service) {
 			s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
 			s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &clientIP}}
-		}, check: func(w want) bool { return *w.tree.Listeners[0].Pool.Affinity == affinity{Type: "SOURCE_IP"} }},
+		}, check: func(w want) bool { return *w.tree.Listeners[0].Pool.Affinity == affinity{"SOURCE_IP", 60} }},
 		"what OVN lacks": {change: func(s *corev1.Service) {
 			s.Annotations = map[string]string{annotationPrefix + "lb-method": "SOURCE_IP", annotationPrefix + "flavor-id": "x", annotationPrefix + "enable-health-monitor": "perhaps"}
 			s.Spec.Type, s.Spec.ExternalIPs = corev1.ServiceTypeNodePort, []string{"192.0.2.1"}

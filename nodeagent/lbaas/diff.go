@@ -3,9 +3,9 @@ package lbaas
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
-	"time"
 )
 
 // balancer is a load balancer with everything in it, as it is or as it should be. What is only in Octavia's hands is empty in the latter.
@@ -14,8 +14,7 @@ type balancer struct {
 	VIP, VIPPort          string
 	Provider, Description string
 	Listeners             []*listener
-	Loose                 []*pool   // that no listener uses
-	doomed                time.Time // when Octavia took its deletion
+	Loose                 []*pool // that no listener uses
 }
 
 type listener struct {
@@ -105,6 +104,27 @@ func diff(is, should *balancer) *change {
 		}
 	}
 	return nil
+}
+
+// final tells that a load balancer cannot be changed into what it should be, but only made anew. OVN's provider is told how long clients are
+// kept when the whole is made, has one such time for all ports of a protocol, and forgets it with any of their pools.
+func final(is, should *balancer) bool {
+	return is.Provider == "ovn" && !maps.Equal(is.affinities(), should.affinities())
+}
+
+// affinities are those of the pools that have one, by name.
+func (b *balancer) affinities() map[string]affinity {
+	all := map[string]affinity{}
+	pools := slices.Clone(b.Loose)
+	for _, l := range b.Listeners {
+		pools = append(pools, l.Pool)
+	}
+	for _, p := range pools {
+		if p != nil && p.Affinity != nil {
+			all[p.Name] = *p.Affinity
+		}
+	}
+	return all
 }
 
 // listener is the one that l should be like. Protocol and port of a listener cannot be changed, so they are part of what it is.

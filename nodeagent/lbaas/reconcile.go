@@ -28,6 +28,8 @@ type item struct {
 	at        time.Time   // what is known of the cloud is from then, with our own changes
 	stale     time.Time   // what is known from before then is worth nothing
 
+	doomed  string    // id of the latest load balancer whose deletion Octavia took
+	since   time.Time // when it did
 	pending time.Time // since when the load balancer is under way
 	rebuilt int       // how often it was, one after the other
 	bare    bool      // it cannot be made with what is in it
@@ -156,6 +158,7 @@ func (t *term) reconcile(ctx context.Context, n *item, key string, s *corev1.Ser
 	if f.provider == "" && served(s) {
 		return 0, fmt.Errorf("the API's load balancer %s/api-lb, whose provider the others take, is not there: `kuryrctl stack` makes it again", t.o.Stack)
 	}
+	f.pieces = t.pieces(n)
 	var w want
 	if s != nil {
 		w = desired(s, t.endpoints(key), f)
@@ -262,7 +265,7 @@ const second = 30
 // remove deletes a load balancer, or looks whether it is gone.
 func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error) {
 	b := n.balancers[i]
-	if b.Status == "PENDING_DELETE" || !b.doomed.IsZero() {
+	if b.Status == "PENDING_DELETE" || b.ID == n.doomed {
 		// The OVN provider tells of changes that were in its queue when the deletion came: the load balancer is ACTIVE once more, and goes all
 		// the same. A second deletion beside the first fails half-way, and has it come back in ERROR after it was gone.
 		err := t.cloud.refresh(ctx, b, nil)
@@ -270,7 +273,7 @@ func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error
 		case openstack.IsNotFound(err) || err == nil && b.Status == "DELETED":
 			n.drop(i)
 			return soon, nil
-		case err != nil || b.Status == "PENDING_DELETE" || time.Since(b.doomed) < second*t.o.Poll:
+		case err != nil || b.Status == "PENDING_DELETE" || b.ID == n.doomed && time.Since(n.since) < second*t.o.Poll:
 			return t.o.Poll, err
 		}
 	}
@@ -285,7 +288,7 @@ func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error
 		return 0, openstack.Wrap(err, "deleting load balancer %s", b.Name)
 	}
 	t.o.Log.Info("deleting a load balancer", "name", b.Name)
-	b.Status, b.doomed, n.at = "PENDING_DELETE", time.Now(), time.Now()
+	b.Status, n.doomed, n.since, n.at = "PENDING_DELETE", b.ID, time.Now(), time.Now()
 	return t.o.Poll, nil
 }
 
@@ -305,6 +308,9 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 		return t.create(ctx, n, s, w)
 	}
 	b := n.balancers[0]
+	if b.ID == n.doomed {
+		return t.remove(ctx, n, 0)
+	}
 	if b.Status != "ACTIVE" && b.Status != "ERROR" {
 		err := t.cloud.refresh(ctx, b, n.asked)
 		switch {
@@ -333,6 +339,10 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 		}
 		return min(max(t.o.Poll, time.Since(n.pending)/8), 15*t.o.Poll), nil
 	}
+	if final(b, w.tree) {
+		t.o.Log.Info("making a load balancer anew, since its session affinity cannot be changed", "name", b.Name)
+		return t.remove(ctx, n, 0)
+	}
 	c := diff(b, w.tree)
 	if c == nil {
 		return 0, nil
@@ -353,11 +363,16 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 	return t.o.Poll, nil
 }
 
+// pieces tells that a load balancer is made piece by piece.
+func (t *term) pieces(n *item) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return n.bare || t.noTrees
+}
+
 // create makes the load balancer, with everything in it where the provider can.
 func (t *term) create(ctx context.Context, n *item, s *corev1.Service, w want) (time.Duration, error) {
-	t.mu.Lock()
-	bare := n.bare || t.noTrees
-	t.mu.Unlock()
+	bare := t.pieces(n)
 	var made struct {
 		LoadBalancer struct {
 			ID      string
@@ -367,7 +382,7 @@ func (t *term) create(ctx context.Context, n *item, s *corev1.Service, w want) (
 	}
 	err := t.cloud.lb(ctx, http.MethodPost, "loadbalancers", map[string]any{"loadbalancer": w.tree.birth(t.cloud.facts.vipSubnet, bare)}, &made)
 	switch {
-	case openstack.RefusesTree(err) && !bare:
+	case !bare && (openstack.RefusesTree(err) || strings.Contains(openstack.Reason(err), "persistence_timeout")):
 		t.o.Log.Info("a load balancer is not made at once", "name", w.tree.Name, "reason", openstack.Reason(err))
 		t.mu.Lock()
 		n.bare, t.noTrees = true, t.noTrees || strings.Contains(openstack.Reason(err), "fully populated")
