@@ -144,6 +144,7 @@ type view struct {
 type pooled struct {
 	ids     []string // sorted
 	members []member
+	broken  string // address of one that is in ERROR
 }
 
 // publicIP is a floating IP.
@@ -180,6 +181,7 @@ func (c *cloud) look(ctx context.Context, notBefore time.Time) (*view, error) {
 	mine := func() url.Values { return url.Values{"project_id": {c.project}} }
 	heads, err := list[struct {
 		ID, Name, Description, Provider string
+		Up                              bool   `json:"admin_state_up"`
 		Status                          string `json:"provisioning_status"`
 		VIP                             string `json:"vip_address"`
 		VIPPort                         string `json:"vip_port_id"`
@@ -196,7 +198,7 @@ func (c *cloud) look(ctx context.Context, notBefore time.Time) (*view, error) {
 			v.provider = h.Provider
 		}
 		if key, ok := keyOf(c.stack, h.Name); ok {
-			b := &balancer{ID: h.ID, Name: h.Name, Description: h.Description, Status: h.Status, VIP: h.VIP, VIPPort: h.VIPPort, Provider: h.Provider}
+			b := &balancer{ID: h.ID, Name: h.Name, Description: h.Description, Status: h.Status, VIP: h.VIP, VIPPort: h.VIPPort, Provider: h.Provider, Off: !h.Up}
 			v.balancers[key], byID[h.ID] = append(v.balancers[key], b), b
 		}
 	}
@@ -220,14 +222,17 @@ func (c *cloud) lookInside(ctx context.Context, v *view, byID map[string]*balanc
 	}
 	monitors, err := list[struct {
 		monitor
-		ID    string
-		Pools []ref
+		ID     string
+		Status string `json:"provisioning_status"`
+		Pools  []ref
 	}](ctx, c.octavia, "lbaas/healthmonitors", mine())
 	if err != nil {
 		return err
 	}
 	pools, err := list[struct {
 		ID, Name, Protocol string
+		Up                 bool      `json:"admin_state_up"`
+		Status             string    `json:"provisioning_status"`
 		Algorithm          string    `json:"lb_algorithm"`
 		Affinity           *affinity `json:"session_persistence"`
 		LoadBalancers      []ref     `json:"loadbalancers"`
@@ -239,6 +244,7 @@ func (c *cloud) lookInside(ctx context.Context, v *view, byID map[string]*balanc
 	listeners, err := list[struct {
 		settings
 		ID, Name, Protocol string
+		Status             string   `json:"provisioning_status"`
 		Port               int      `json:"protocol_port"`
 		Pool               string   `json:"default_pool_id"`
 		CIDRs              []string `json:"allowed_cidrs"`
@@ -253,14 +259,16 @@ func (c *cloud) lookInside(ctx context.Context, v *view, byID map[string]*balanc
 		}
 		return byID[all[0].ID]
 	}
-	known := map[string]*pool{}
+	known, home := map[string]*pool{}, map[string]*balancer{}
 	for _, p := range pools {
-		if of(p.LoadBalancers) == nil {
+		b := of(p.LoadBalancers)
+		if b == nil {
 			continue
 		}
-		made := &pool{ID: p.ID, Name: p.Name, Protocol: p.Protocol, Algorithm: p.Algorithm, Affinity: p.Affinity}
+		made := &pool{ID: p.ID, Name: p.Name, Protocol: p.Protocol, Algorithm: p.Algorithm, Affinity: p.Affinity, Off: !p.Up}
+		b.suspect("pool", p.Name, p.Status)
 		in := pooled{ids: refs(p.Members)}
-		if c.latest != nil && slices.Equal(c.latest.pools[p.ID].ids, in.ids) {
+		if c.latest != nil && slices.Equal(c.latest.pools[p.ID].ids, in.ids) && c.latest.pools[p.ID].broken == "" {
 			in = c.latest.pools[p.ID]
 		} else if in, err = c.members(ctx, p.ID); err != nil {
 			if openstack.IsNotFound(err) {
@@ -268,7 +276,10 @@ func (c *cloud) lookInside(ctx context.Context, v *view, byID map[string]*balanc
 			}
 			return err
 		}
-		v.pools[p.ID], known[p.ID] = in, made
+		if in.broken != "" {
+			b.suspect("member", in.broken, "ERROR")
+		}
+		v.pools[p.ID], known[p.ID], home[p.ID] = in, made, b
 		made.Members = in.members
 	}
 	for _, m := range monitors {
@@ -277,6 +288,7 @@ func (c *cloud) lookInside(ctx context.Context, v *view, byID map[string]*balanc
 				one := m.monitor
 				one.ID = m.ID
 				p.Monitor = &one
+				home[r.ID].suspect("health monitor of", p.Name, m.Status)
 			}
 		}
 	}
@@ -286,6 +298,7 @@ func (c *cloud) lookInside(ctx context.Context, v *view, byID map[string]*balanc
 		if b == nil {
 			continue
 		}
+		b.suspect("listener", l.Name, l.Status)
 		slices.Sort(l.CIDRs)
 		b.Listeners = append(b.Listeners, &listener{ID: l.ID, Name: l.Name, Protocol: l.Protocol, Port: l.Port, settings: l.settings, CIDRs: l.CIDRs, Pool: known[l.Pool]})
 		used[l.Pool] = true
@@ -310,6 +323,9 @@ func (c *cloud) members(ctx context.Context, pool string) (pooled, error) {
 		if m.Status != "PENDING_DELETE" && m.Status != "DELETED" {
 			m.member.ID = m.ID
 			p.members, p.ids = append(p.members, m.member), append(p.ids, m.ID)
+			if m.Status == "ERROR" {
+				p.broken = m.Address
+			}
 		}
 	}
 	slices.Sort(p.ids)
@@ -322,14 +338,19 @@ type status struct {
 	Status    string `json:"provisioning_status"`
 	Listeners []struct {
 		ID, Name string
+		Status   string `json:"provisioning_status"`
 		Pools    []struct {
 			ID, Name string
+			Status   string `json:"provisioning_status"`
 			Members  []struct {
 				ID, Address string
 				Port        int    `json:"protocol_port"`
 				Status      string `json:"provisioning_status"`
 			}
-			Monitor *struct{ ID, Type string } `json:"health_monitor"`
+			Monitor *struct {
+				ID, Type string
+				Status   string `json:"provisioning_status"`
+			} `json:"health_monitor"`
 		}
 	}
 }
@@ -346,7 +367,7 @@ func (c *cloud) refresh(ctx context.Context, b, asked *balancer) error {
 		return openstack.Wrap(err, "looking at load balancer %s", b.Name)
 	}
 	now := body.Statuses.LoadBalancer
-	b.Status = now.Status
+	b.Status, b.Broken = now.Status, ""
 	if b.Status != "ACTIVE" {
 		return nil
 	}
@@ -358,6 +379,7 @@ func (c *cloud) refresh(ctx context.Context, b, asked *balancer) error {
 	attached := map[string]bool{}
 	for _, n := range now.Listeners {
 		l := &listener{ID: n.ID, Name: n.Name}
+		b.suspect("listener", n.Name, n.Status)
 		for _, o := range append(slices.Clone(old.Listeners), asks.Listeners...) {
 			if o.ID == n.ID || o.ID == "" && o.Name == n.Name {
 				l.Protocol, l.Port, l.settings, l.CIDRs = o.Protocol, o.Port, o.settings, o.CIDRs
@@ -366,18 +388,21 @@ func (c *cloud) refresh(ctx context.Context, b, asked *balancer) error {
 		}
 		for _, np := range n.Pools {
 			p := &pool{ID: np.ID, Name: np.Name}
+			b.suspect("pool", np.Name, np.Status)
 			attached[p.ID] = true
 			var m *monitor
 			if o := poolOf(np.ID, np.Name, &old, asks); o != nil {
-				p.Protocol, p.Algorithm, p.Affinity, m = o.Protocol, o.Algorithm, o.Affinity, o.Monitor
+				p.Protocol, p.Algorithm, p.Affinity, p.Off, m = o.Protocol, o.Algorithm, o.Affinity, o.Off, o.Monitor
 			}
 			for _, nm := range np.Members {
+				b.suspect("member", nm.Address, nm.Status)
 				if nm.Status != "PENDING_DELETE" {
 					p.Members = append(p.Members, member{ID: nm.ID, Address: nm.Address, Port: nm.Port})
 				}
 			}
 			slices.SortFunc(p.Members, member.compare)
 			if np.Monitor != nil {
+				b.suspect("health monitor of", np.Name, np.Monitor.Status)
 				p.Monitor = &monitor{ID: np.Monitor.ID, Type: np.Monitor.Type}
 				if a := poolOf("", np.Name, asks); a != nil && (m == nil || m.ID != np.Monitor.ID) {
 					m = a.Monitor
@@ -415,8 +440,9 @@ func poolOf(id, name string, in ...*balancer) *pool {
 }
 
 // evict removes the port that holds a VIP, if a load balancer left it behind: OVN's provider does so when it refuses what it was asked to
-// make. It tells who holds the address otherwise.
-func (c *cloud) evict(ctx context.Context, vip string, age time.Duration) (holder string, err error) {
+// make. It says after what time the address can be had, or else who holds it. A port younger than age may be that of a load balancer which
+// is being made.
+func (c *cloud) evict(ctx context.Context, vip string, age time.Duration) (again time.Duration, holder string, err error) {
 	ports, err := list[struct {
 		ID, Name, Description string
 		Project               string    `json:"project_id"`
@@ -424,23 +450,26 @@ func (c *cloud) evict(ctx context.Context, vip string, age time.Duration) (holde
 		Owner                 string    `json:"device_owner"`
 	}](ctx, c.network, "ports", url.Values{"network_id": {c.vips}, "fixed_ips": {"ip_address=" + vip}})
 	if err != nil || len(ports) == 0 {
-		return "", err
+		return 0, "", err
 	}
 	p := ports[0]
 	holder = fmt.Sprintf("port %s %s %s", p.ID, p.Name, p.Owner)
 	id, leaked := strings.CutPrefix(p.Name, "ovn-lb-vip-")
-	if !leaked || p.Project != c.project || time.Since(p.CreatedAt) < age {
-		return holder, nil
+	if !leaked || p.Project != c.project {
+		return 0, holder, nil
 	}
 	_, err = c.octavia.Get(ctx, c.octavia.ServiceURL("lbaas", "loadbalancers", id), nil, nil)
 	switch {
 	case err == nil:
-		return holder, nil
+		return 0, holder, nil
 	case !openstack.IsNotFound(err):
-		return holder, openstack.Wrap(err, "looking for the load balancer of port %s", p.ID)
+		return 0, holder, openstack.Wrap(err, "looking for the load balancer of port %s", p.ID)
+	}
+	if left := age - time.Since(p.CreatedAt); left > 0 {
+		return left, "", nil
 	}
 	if err := c.write(ctx, c.network, http.MethodDelete, "ports/"+p.ID, nil, nil); err != nil && !openstack.IsNotFound(err) {
-		return holder, openstack.Wrap(err, "deleting port %s", p.ID)
+		return 0, holder, openstack.Wrap(err, "deleting port %s", p.ID)
 	}
-	return "", nil
+	return soon, "", nil
 }

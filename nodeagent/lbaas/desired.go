@@ -71,6 +71,11 @@ type floating struct {
 	keep            bool   // it outlives the Service
 }
 
+// is tells whether a floating IP is such a one.
+func (f *floating) is(o publicIP) bool {
+	return f.network == o.Network && (f.address == "" || f.address == o.Address)
+}
+
 // rule lets traffic in to pods.
 type rule struct {
 	Protocol string // tcp, udp, sctp
@@ -255,7 +260,7 @@ func (d *designer) listener(p corev1.ServicePort, endpoints []*discoveryv1.Endpo
 	if d.ovn() {
 		l.Pool.Algorithm = "SOURCE_IP_PORT" // the only one that OVN has
 	} else {
-		l.settings = settings{Limit: d.number("connection-limit", standard.Limit, -1, 1<<30), ClientData: d.number("timeout-client-data", standard.ClientData, 0, 365*24*3600*1000),
+		l.settings = settings{Up: true, Limit: d.number("connection-limit", standard.Limit, -1, 1<<30), ClientData: d.number("timeout-client-data", standard.ClientData, 0, 365*24*3600*1000),
 			MemberConnect: d.number("timeout-member-connect", standard.MemberConnect, 0, 365*24*3600*1000), MemberData: d.number("timeout-member-data", standard.MemberData, 0, 365*24*3600*1000),
 			Inspect: d.number("timeout-tcp-inspect", standard.Inspect, 0, 365*24*3600*1000)}
 		switch m := d.Annotations[annotationPrefix+"lb-method"]; m {
@@ -363,6 +368,8 @@ func (d *designer) members(p corev1.ServicePort, endpoints []*discoveryv1.Endpoi
 				m := member{Address: e.Addresses[0], Port: int(*sp.Port)}
 				if at, ok := d.place(m.Address); ok {
 					m.Subnet = at.subnet
+				} else if d.ovn() {
+					m.Subnet = d.vipSubnet // it takes no member without one, and finds its way from any
 				}
 				switch c := e.Conditions; {
 				case c.Ready == nil || *c.Ready:

@@ -59,6 +59,27 @@ func TestWhatAServiceAsksFor(t *testing.T) {
 			s.Annotations = map[string]string{annotationPrefix + "lb-method": "SOURCE_IP", annotationPrefix + "flavor-id": "x", annotationPrefix + "enable-health-monitor": "perhaps"}
 			s.Spec.Type, s.Spec.ExternalIPs = corev1.ServiceTypeNodePort, []string{"192.0.2.1"}
 		}, wishes: []Reason{AnnotationNotSupported, OptionNotSupported, AnnotationInvalid, ExternalIPsNotServed, NodePortNotServed}},
+		"health monitors of OVN": {change: func(s *corev1.Service) {
+			s.Annotations = map[string]string{annotationPrefix + "enable-health-monitor": "true", annotationPrefix + "health-monitor-delay": "10", annotationPrefix + "health-monitor-timeout": "20"}
+			s.Spec.Ports = []corev1.ServicePort{{Name: "u", Port: 53, Protocol: corev1.ProtocolUDP}, {Name: "s", Port: 7000, Protocol: corev1.ProtocolSCTP}}
+		}, wishes: []Reason{AnnotationInvalid, OptionNotSupported}, check: func(w want) bool {
+			u, s := w.tree.Listeners[0].Pool.Monitor, w.tree.Listeners[1].Pool.Monitor
+			return *u == monitor{Type: "UDP-CONNECT", Delay: 10, Timeout: 10, Retries: 1, RetriesDown: 3} && s == nil
+		}},
+		"traffic policies": {provider: "amphora", change: func(s *corev1.Service) {
+			local := corev1.ServiceInternalTrafficPolicyLocal
+			s.Spec.Type, s.Spec.ExternalTrafficPolicy, s.Spec.InternalTrafficPolicy = corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal, &local
+		}, floating: true, wishes: []Reason{TrafficPolicyNotServed, TrafficPolicyNotServed}},
+		"affinity that amphora has": {provider: "amphora", change: func(s *corev1.Service) {
+			s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+			s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &clientIP}}
+			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: "u", Port: 53, Protocol: corev1.ProtocolUDP})
+		}, wishes: []Reason{OptionNotSupported}, check: func(w want) bool {
+			return *w.tree.Listeners[0].Pool.Affinity == affinity{Type: "SOURCE_IP"} && *w.tree.Listeners[1].Pool.Affinity == affinity{"SOURCE_IP", 60}
+		}},
+		"an endpoint beyond": {endpoints: slice(end("192.0.2.7", &yes, nil, nil)), members: []string{"192.0.2.7"}, check: func(w want) bool {
+			return w.tree.Listeners[0].Pool.Members[0].Subnet == "service"
+		}},
 		"what amphora has": {provider: "amphora", change: func(s *corev1.Service) {
 			s.Annotations = map[string]string{annotationPrefix + "lb-method": "SOURCE_IP", annotationPrefix + "timeout-client-data": "3600000", annotationPrefix + "enable-health-monitor": "true"}
 		}, check: func(w want) bool {
@@ -67,7 +88,7 @@ func TestWhatAServiceAsksFor(t *testing.T) {
 		}},
 	} {
 		t.Run(what, func(t *testing.T) {
-			f := facts{stack: "demo", provider: "ovn", places: []place{{netip.MustParsePrefix("10.10.0.0/16"), "pod", true}, {netip.MustParsePrefix("10.11.0.0/24"), "vm", false}}}
+			f := facts{stack: "demo", provider: "ovn", vipSubnet: "service", places: []place{{netip.MustParsePrefix("10.10.0.0/16"), "pod", true}, {netip.MustParsePrefix("10.11.0.0/24"), "vm", false}}}
 			if c.provider != "" {
 				f.provider = c.provider
 			}

@@ -15,6 +15,15 @@ type balancer struct {
 	Provider, Description string
 	Listeners             []*listener
 	Loose                 []*pool // that no listener uses
+	Broken                string  // what of it is in ERROR while the whole is not
+	Off                   bool    // somebody disabled it
+}
+
+// suspect notes a part in ERROR.
+func (b *balancer) suspect(kind, name, status string) {
+	if status == "ERROR" {
+		b.Broken = kind + " " + name
+	}
 }
 
 type listener struct {
@@ -27,20 +36,22 @@ type listener struct {
 
 // settings are what may be changed of a listener. Times are in ms.
 type settings struct {
-	Limit         int `json:"connection_limit"`
-	ClientData    int `json:"timeout_client_data"`
-	MemberConnect int `json:"timeout_member_connect"`
-	MemberData    int `json:"timeout_member_data"`
-	Inspect       int `json:"timeout_tcp_inspect"`
+	Up            bool `json:"admin_state_up"`
+	Limit         int  `json:"connection_limit"`
+	ClientData    int  `json:"timeout_client_data"`
+	MemberConnect int  `json:"timeout_member_connect"`
+	MemberData    int  `json:"timeout_member_data"`
+	Inspect       int  `json:"timeout_tcp_inspect"`
 }
 
 // standard are Octavia's defaults.
-var standard = settings{Limit: -1, ClientData: 50000, MemberConnect: 5000, MemberData: 50000}
+var standard = settings{Up: true, Limit: -1, ClientData: 50000, MemberConnect: 5000, MemberData: 50000}
 
 type pool struct {
 	ID, Name, Protocol, Algorithm string
 	Affinity                      *affinity
 	Members                       []member // sorted
+	Off                           bool     // somebody disabled it
 	Monitor                       *monitor
 }
 
@@ -83,6 +94,9 @@ type change struct {
 // diff is the first change that is still needed, or nil. What is in the way goes first; then what is missing comes from the outside in, so
 // that a crash between two changes leaves something that the next look understands.
 func diff(is, should *balancer) *change {
+	if is.Off {
+		return &change{"enable", http.MethodPut, "loadbalancers/" + is.ID, map[string]any{"loadbalancer": map[string]any{"admin_state_up": true}}, func() { is.Off = false }}
+	}
 	for i, l := range is.Listeners {
 		if w := should.listener(l); w == nil || slices.ContainsFunc(is.Listeners[:i], func(o *listener) bool { return o.Name == l.Name }) {
 			return &change{"delete listener " + l.Name, http.MethodDelete, "listeners/" + l.ID, nil, func() {
@@ -167,10 +181,10 @@ func (b *balancer) mend(w *listener) *change {
 		body["listener_id"] = l.ID
 		return &change{"create pool " + w.Pool.Name, http.MethodPost, "pools", map[string]any{"pool": body}, nothing}
 	}
-	if !same(p.Affinity, w.Pool.Affinity) || p.Algorithm != w.Pool.Algorithm {
-		body := map[string]any{"lb_algorithm": w.Pool.Algorithm, "session_persistence": w.Pool.Affinity}
+	if !same(p.Affinity, w.Pool.Affinity) || p.Algorithm != w.Pool.Algorithm || p.Off {
+		body := map[string]any{"lb_algorithm": w.Pool.Algorithm, "session_persistence": w.Pool.Affinity, "admin_state_up": true}
 		return &change{"change pool " + p.Name, http.MethodPut, "pools/" + p.ID, map[string]any{"pool": body}, func() {
-			p.Algorithm, p.Affinity = w.Pool.Algorithm, w.Pool.Affinity
+			p.Algorithm, p.Affinity, p.Off = w.Pool.Algorithm, w.Pool.Affinity, false
 		}}
 	}
 	if !slices.EqualFunc(p.Members, w.Pool.Members, member.same) {
@@ -221,7 +235,7 @@ func (l *listener) body() map[string]any {
 
 // tuned describes what may be changed of a listener.
 func (l *listener) tuned() map[string]any {
-	return map[string]any{"connection_limit": l.Limit, "timeout_client_data": l.ClientData, "timeout_member_connect": l.MemberConnect,
+	return map[string]any{"admin_state_up": l.Up, "connection_limit": l.Limit, "timeout_client_data": l.ClientData, "timeout_member_connect": l.MemberConnect,
 		"timeout_member_data": l.MemberData, "timeout_tcp_inspect": l.Inspect, "allowed_cidrs": l.CIDRs}
 }
 

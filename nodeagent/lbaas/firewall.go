@@ -3,12 +3,14 @@ package lbaas
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 )
@@ -36,29 +38,42 @@ func (g groupRule) rule() (rule, bool) {
 // firewall keeps in the pods' security group what lets clients from outside in to the Services of type LoadBalancer, one rule for each
 // port and source however many Services ask for it. Rules of others are left alone, and are good enough.
 func (t *term) firewall(ctx context.Context) (time.Duration, error) {
-	again := min(time.Minute, t.o.Resync)
+	busy, err := t.doors(ctx)
+	switch {
+	case err != nil:
+		t.stumbles++
+		return t.backoff(t.stumbles), err
+	case busy:
+		return t.o.Backoff, nil
+	}
+	t.stumbles = 0
+	return 0, nil
+}
+
+// doors makes what is let in what it should be. It is busy when there is something to be looked at again.
+func (t *term) doors(ctx context.Context) (busy bool, err error) {
 	v, err := t.cloud.look(ctx, time.Now().Add(-t.o.Resync))
 	if err != nil {
-		return again, err
+		return false, err
 	}
 	f := t.cloud.facts
 	f.provider = v.provider
-	should := map[rule]bool{}
+	should := map[rule][]*corev1.Service{}
 	for _, o := range t.services.List() {
 		if s := o.(*corev1.Service); served(s) && public(s) {
 			for _, r := range desired(s, t.endpoints(s.Namespace+"/"+s.Name), f).rules {
-				should[r] = true
+				should[r] = append(should[r], s)
 			}
 		}
 	}
 	mark := openstack.ServiceMark(t.o.Stack, "*")
 	all, err := list[groupRule](ctx, t.cloud.network, "security-group-rules", url.Values{"security_group_id": {t.cloud.group}})
 	if err != nil {
-		return again, err
+		return false, err
 	}
 	for _, g := range all {
 		r, ok := g.rule()
-		if ok && should[r] {
+		if ok && should[r] != nil {
 			delete(should, r)
 			continue
 		}
@@ -66,11 +81,14 @@ func (t *term) firewall(ctx context.Context) (time.Duration, error) {
 			continue
 		}
 		if err := t.cloud.write(ctx, t.cloud.network, http.MethodDelete, "security-group-rules/"+g.ID, nil, nil); err != nil && !openstack.IsNotFound(err) {
-			return t.o.Backoff, openstack.Wrap(err, "closing port %d of pods", g.Min)
+			return false, openstack.Wrap(err, "closing port %d of pods", g.Min)
 		}
 	}
+	missing := slices.SortedFunc(maps.Keys(should), func(a, b rule) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.From, b.From))
+	})
 	var bodies []map[string]any
-	for r := range should {
+	for _, r := range missing {
 		body := map[string]any{"security_group_id": t.cloud.group, "direction": "ingress", "ethertype": "IPv4", "description": mark,
 			"protocol": r.Protocol, "port_range_min": r.Port, "port_range_max": r.Port}
 		if r.From != "" {
@@ -78,23 +96,36 @@ func (t *term) firewall(ctx context.Context) (time.Duration, error) {
 		}
 		bodies = append(bodies, body)
 	}
-	slices.SortFunc(bodies, func(a, b map[string]any) int {
-		return cmp.Compare(a["port_range_min"].(int), b["port_range_min"].(int))
-	})
 	if len(bodies) == 0 {
-		return 0, nil
+		t.shut = nil
+		return false, nil
 	}
 	post := func(some []map[string]any) error {
 		return t.cloud.write(ctx, t.cloud.network, http.MethodPost, "security-group-rules", map[string]any{"security_group_rules": some}, nil)
 	}
-	if err = post(bodies); openstack.IsConflict(err) {
-		// One of them is there by now; the others are not to blame.
-		for _, one := range bodies {
-			if err = post([]map[string]any{one}); err != nil && !openstack.IsConflict(err) {
+	refused := bodies
+	if err = post(bodies); openstack.IsConflict(err) || openstack.IsQuota(err) {
+		// One of them is there by now, or one too many; the others are not to blame.
+		for ; len(refused) > 0; refused = refused[1:] {
+			if err = post(refused[:1]); err != nil && !openstack.IsConflict(err) {
 				break
 			}
 			err = nil
 		}
 	}
-	return t.o.Backoff, openstack.Wrap(err, "opening ports of pods") // a look at what came of it
+	err = openstack.Wrap(err, "opening ports of pods")
+	if err == nil || reasonOf(err) == "" {
+		return true, err
+	}
+	shut := map[types.UID]bool{}
+	for _, r := range missing[len(missing)-len(refused):] {
+		for _, s := range should[r] {
+			if !shut[s.UID] && !t.shut[s.UID] {
+				t.event(ctx, s, reasonOf(err), "clients from outside do not get in: "+err.Error())
+			}
+			shut[s.UID] = true
+		}
+	}
+	t.shut = shut
+	return false, err
 }

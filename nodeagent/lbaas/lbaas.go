@@ -24,6 +24,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -93,6 +94,10 @@ type term struct {
 	mu      sync.Mutex
 	items   map[string]*item
 	noTrees bool // the provider makes no load balancer with what is in it
+
+	// The firewall's alone.
+	shut     map[types.UID]bool // Services that were told that clients do not get in
+	stumbles int                // how often it failed, one after the other
 }
 
 // Keys of the queue that are no Service's, whose keys are namespace/name.

@@ -1,6 +1,7 @@
 package lbaas
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,7 @@ type item struct {
 	since   time.Time // when it did
 	pending time.Time // since when the load balancer is under way
 	rebuilt int       // how often it was, one after the other
+	rebuild time.Time // not before
 	bare    bool      // it cannot be made with what is in it
 	fails   int       // passes that failed, one after the other
 	pause   time.Time // nothing is tried before
@@ -108,25 +110,36 @@ func (t *term) visit(ctx context.Context, key string) (time.Duration, error) {
 		n.fails = 0
 		return again, nil
 	}
-	again = min(t.o.Backoff<<min(n.fails, 16), max(time.Minute, t.o.Backoff))
+	again = t.backoff(n.fails)
 	n.fails, n.pause, n.stale = n.fails+1, time.Now().Add(again), time.Now()
-	switch {
-	case errors.Is(err, errReadOnly), ctx.Err() != nil:
-	case openstack.IsQuota(err):
-		t.alarm(ctx, n, s, QuotaExceeded, err.Error())
-	case errors.As(err, new(*unavailable)):
-		t.alarm(ctx, n, s, FloatingIPUnavailable, err.Error())
-	case errors.As(err, new(*inUse)):
-		t.alarm(ctx, n, s, AddressInUse, err.Error())
-	case openstack.IsConflict(err), openstack.IsAmbiguous(err), openstack.IsNotFound(err):
-		// The next pass knows better; unless it does not.
-		if n.fails > 3 {
-			t.alarm(ctx, n, s, CloudError, err.Error())
-		}
-	default:
-		t.alarm(ctx, n, s, CloudError, err.Error())
+	reason := reasonOf(err)
+	if reason == "" && n.fails > 3 {
+		reason = CloudError
+	}
+	if reason != "" && ctx.Err() == nil && !errors.Is(err, errReadOnly) {
+		t.alarm(ctx, n, s, reason, err.Error())
 	}
 	return again, err
+}
+
+// backoff is how long to wait after so many failures before.
+func (t *term) backoff(fails int) time.Duration {
+	return min(t.o.Backoff<<min(fails, 16), max(time.Minute, t.o.Backoff))
+}
+
+// reasonOf is that of the Event which tells of an error, or "" where the next pass may know better.
+func reasonOf(err error) Reason {
+	switch {
+	case openstack.IsQuota(err):
+		return QuotaExceeded
+	case errors.As(err, new(*unavailable)):
+		return FloatingIPUnavailable
+	case errors.As(err, new(*inUse)):
+		return AddressInUse
+	case openstack.IsConflict(err), openstack.IsAmbiguous(err), openstack.IsNotFound(err), errors.Is(err, errReadOnly):
+		return ""
+	}
+	return CloudError
 }
 
 // alarm writes an Event when something begins to be wrong.
@@ -149,7 +162,9 @@ func (t *term) reconcile(ctx context.Context, n *item, key string, s *corev1.Ser
 		return 0, err
 	}
 	if v.begin.After(n.at) && v.begin.After(n.stale) {
-		t.take(n, key, v)
+		if gone := t.take(n, key, v); gone != nil && served(s) {
+			t.alarm(ctx, n, s, LoadBalancerRepaired, "load balancer "+gone.Name+" was gone, and is made anew")
+		}
 	}
 	f := t.cloud.facts
 	if f.provider = v.provider; len(n.balancers) > 0 {
@@ -184,10 +199,10 @@ func (t *term) reconcile(ctx context.Context, n *item, key string, s *corev1.Ser
 	}
 	b := n.balancers[0]
 	address, err := t.publish(ctx, n, s, w, b)
-	if err != nil {
-		return again, err
+	if address != "" || errors.As(err, new(*unavailable)) {
+		err = cmp.Or(err, t.report(ctx, s, w, address))
 	}
-	if err := t.report(ctx, s, w, address); err != nil {
+	if err != nil {
 		return again, err
 	}
 	if again == 0 {
@@ -203,10 +218,12 @@ func (t *term) reconcile(ctx context.Context, n *item, key string, s *corev1.Ser
 	return again, nil
 }
 
-// take makes what a view shows of a Service what is known of it.
-func (t *term) take(n *item, key string, v *view) {
-	if n.balancers != nil && len(v.balancers[key]) < len(n.balancers) && t.service(key) != nil {
-		n.ready = false
+// take makes what a view shows of a Service what is known of it. It returns a load balancer that is not there any more without our doing.
+func (t *term) take(n *item, key string, v *view) (gone *balancer) {
+	for _, b := range n.balancers {
+		if b.ID != n.doomed && !slices.ContainsFunc(v.balancers[key], func(o *balancer) bool { return o.ID == b.ID }) {
+			gone = b
+		}
 	}
 	n.balancers, n.floating, n.at = v.balancers[key], nil, v.begin
 	for _, f := range v.floating {
@@ -215,6 +232,7 @@ func (t *term) take(n *item, key string, v *view) {
 			n.floating = append(n.floating, f)
 		}
 	}
+	return gone
 }
 
 // grant tells which wishes are not, and has the firewall looked at when what it must let in has changed.
@@ -237,7 +255,7 @@ func (t *term) release(ctx context.Context, n *item, s *corev1.Service, w want) 
 	for i, f := range n.floating {
 		// A crash may have left a second one, that leads nowhere.
 		spare := f.Port == "" && slices.ContainsFunc(n.floating, func(o publicIP) bool { return o.ID != f.ID && o.Port != "" })
-		if _, ours := ownerOf(t.o.Stack, f); !ours || !spare && w.floating != nil && f.Description == markOf(t.o.Stack, s) && (w.floating.address == "" || w.floating.address == f.Address) {
+		if _, ours := ownerOf(t.o.Stack, f); !ours || !spare && w.floating != nil && f.Description == markOf(t.o.Stack, s) && w.floating.is(f) {
 			continue
 		}
 		if err := t.cloud.write(ctx, t.cloud.network, http.MethodDelete, "floatingips/"+f.ID, nil, nil); err != nil && !openstack.IsNotFound(err) {
@@ -273,7 +291,7 @@ func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error
 		case openstack.IsNotFound(err) || err == nil && b.Status == "DELETED":
 			n.drop(i)
 			return soon, nil
-		case err != nil || b.Status == "PENDING_DELETE" || b.ID == n.doomed && time.Since(n.since) < second*t.o.Poll:
+		case err != nil || b.Status == "PENDING_DELETE" || b.ID == n.doomed && b.Status != "ERROR" && time.Since(n.since) < second*t.o.Poll:
 			return t.o.Poll, err
 		}
 	}
@@ -323,11 +341,13 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 		}
 	}
 	switch {
-	case b.Status == "ERROR":
-		t.alarm(ctx, n, s, LoadBalancerFailed, "load balancer "+b.Name+" ("+b.ID+") went into ERROR, and is made anew")
-		if n.rebuilt++; n.rebuilt > 1 {
-			n.pause = time.Now().Add(min(t.o.Backoff<<min(n.rebuilt, 16), max(time.Minute, t.o.Backoff)))
+	case b.Status == "ERROR" || b.Broken != "":
+		t.alarm(ctx, n, s, LoadBalancerFailed, fmt.Sprintf("%s of load balancer %s (%s) went into ERROR: it is made anew", cmp.Or(b.Broken, "the whole"), b.Name, b.ID))
+		if wait := time.Until(n.rebuild); wait > 0 {
+			return wait, nil
 		}
+		n.rebuilt++
+		n.rebuild = time.Now().Add(min(t.o.Backoff<<min(n.rebuilt, 16), max(5*time.Minute, t.o.Backoff)))
 		t.add("load_balancers_rebuilt_total", 1)
 		return t.remove(ctx, n, 0)
 	case b.Status != "ACTIVE":
@@ -393,11 +413,13 @@ func (t *term) create(ctx context.Context, n *item, s *corev1.Service, w want) (
 		if openstack.IsAmbiguous(err) && n.fails == 0 {
 			return 0, err // it may well be there
 		}
-		holder, evicted := t.cloud.evict(ctx, w.tree.VIP, t.o.LeakAge)
-		if evicted != nil {
+		again, holder, evicted := t.cloud.evict(ctx, w.tree.VIP, t.o.LeakAge)
+		switch {
+		case evicted != nil:
 			return 0, errors.Join(err, evicted)
-		}
-		if holder != "" {
+		case again > 0:
+			return again, nil
+		case holder != "":
 			err = &inUse{w.tree.VIP, holder, err}
 		}
 		return 0, err
@@ -517,14 +539,17 @@ func (t *term) publish(ctx context.Context, n *item, s *corev1.Service, w want, 
 	return made.FloatingIP.Address, nil
 }
 
-// report writes the address into the Service's status.
+// report writes the address into the Service's status; "" is that there is none.
 func (t *term) report(ctx context.Context, s *corev1.Service, w want, address string) error {
-	if !w.report || address == "" {
+	if !w.report {
 		return nil
 	}
 	mode := corev1.LoadBalancerIPModeVIP
 	should := []corev1.LoadBalancerIngress{{IP: address, IPMode: &mode}}
-	if w.hostname != "" {
+	switch {
+	case address == "":
+		should = nil
+	case w.hostname != "":
 		should = []corev1.LoadBalancerIngress{{Hostname: w.hostname}}
 	}
 	if reflect.DeepEqual(s.Status.LoadBalancer.Ingress, should) {
