@@ -2,7 +2,6 @@ package provision
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -127,22 +126,6 @@ func TestTwoObjectsOfOneNameAreRefused(t *testing.T) {
 	_, err := s.Network("vm").Observe(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "2 networks are called demo/vm_net") {
 		t.Fatalf("got %v", err)
-	}
-}
-
-func TestTheNextPageIsAskedOfTheAddressWeKnow(t *testing.T) {
-	const at = "https://cloud/v2.0/ports?limit=2"
-	for raw, want := range map[string]string{
-		``: "",
-		`[{"rel":"next","href":"https://cloud/v2.0/ports?limit=2&marker=x"}]`:     at + "&marker=x",
-		`[{"rel":"next","href":"http://internal:9696/v2.0/ports?marker=x"}]`:      "https://cloud/v2.0/ports?marker=x", // our token goes nowhere else
-		`[{"rel":"previous","href":"https://cloud/v2.0/ports?limit=2&marker=x"}]`: "",
-		`[{"rel":"next","href":"https://cloud/v2.0/ports?limit=2"}]`:              "", // to itself
-		`{"next":"http://b"}`: "",
-	} {
-		if got, err := nextPage(json.RawMessage(raw), at); got != want || err != nil {
-			t.Errorf("%s: %q, %v; want %q", raw, got, err, want)
-		}
 	}
 }
 

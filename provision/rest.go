@@ -2,11 +2,9 @@ package provision
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
 
@@ -77,54 +75,7 @@ func list[T any](ctx context.Context, cloud *openstack.Cloud, c collection, quer
 	if err != nil {
 		return nil, err
 	}
-	at := client.ServiceURL(c.path) + c.details
-	if len(query) > 0 {
-		at += "?" + query.Encode()
-	}
-	var all []T
-	for at != "" {
-		var page map[string]json.RawMessage
-		if _, err := client.Get(ctx, at, &page, nil); err != nil {
-			return nil, openstack.Wrap(err, "listing %s", strings.ReplaceAll(c.many, "_", " "))
-		}
-		var items []T
-		if err := json.Unmarshal(page[c.many], &items); err != nil {
-			return nil, openstack.Wrap(err, "listing %s: reading the answer", c.many)
-		}
-		all = append(all, items...)
-		if at, err = nextPage(page[c.many+"_links"], at); err != nil {
-			return nil, openstack.Wrap(err, "listing %s", c.many)
-		}
-	}
-	return all, nil
-}
-
-// nextPage follows the "next" link of a page: its query, on the address that we know. Behind a proxy the link itself may name another
-// host or plain http, and our token does not go there. A link back to the page itself would never end and is no link.
-func nextPage(raw json.RawMessage, at string) (string, error) {
-	var links []struct{ Rel, Href string }
-	if len(raw) == 0 || json.Unmarshal(raw, &links) != nil {
-		return "", nil
-	}
-	for _, l := range links {
-		if l.Rel != "next" {
-			continue
-		}
-		next, err := url.Parse(l.Href)
-		if err != nil {
-			return "", err
-		}
-		here, err := url.Parse(at)
-		if err != nil {
-			return "", err
-		}
-		if here.RawQuery == next.RawQuery {
-			return "", nil
-		}
-		here.RawQuery = next.RawQuery
-		return here.String(), nil
-	}
-	return "", nil
+	return openstack.List[T](ctx, client, c.path+c.details, c.many, query)
 }
 
 // get reads one object.

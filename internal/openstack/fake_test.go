@@ -2,6 +2,7 @@ package openstack_test
 
 import (
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,24 @@ func must(t *testing.T, service func() (*gophercloud.ServiceClient, error)) *gop
 		t.Fatal(err)
 	}
 	return sc
+}
+
+func TestAListIsReadPageByPage(t *testing.T) {
+	fake := openstacktest.New(t)
+	network := must(t, connect(t, fake).Network)
+	for _, name := range []string{"a", "b", "c"} {
+		if _, err := networks.Create(t.Context(), network, networks.CreateOpts{Name: name, Description: "mine"}).Extract(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fake.ResetLog()
+	all, err := openstack.List[struct{ Name string }](t.Context(), network, "networks", "networks", url.Values{"limit": {"1"}, "description": {"mine"}})
+	if err != nil || len(all) != 3 || all[0] == all[1] || len(fake.Reads()) < 3 {
+		t.Errorf("got %v, %v in %d pages", all, err, len(fake.Reads()))
+	}
+	if _, err := openstack.List[struct{ Name string }](t.Context(), network, "networks", "nets", nil); err == nil {
+		t.Error("an answer without the collection is one")
+	}
 }
 
 func TestGophercloudReachesEveryService(t *testing.T) {

@@ -2,13 +2,11 @@ package lbaas
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -86,32 +84,9 @@ func open(ctx context.Context, login *openstack.Cloud, stack string, mayWrite fu
 	return c, err
 }
 
-// list reads a collection page by page. The next page is asked for by the last object of this one: the links in the answer may,
-// behind a proxy, name another host.
+// list reads a collection, whose key in the answer is the last word of its path.
 func list[T any](ctx context.Context, client *gophercloud.ServiceClient, path string, query url.Values) ([]T, error) {
-	var all []T
-	for {
-		var page map[string]json.RawMessage
-		if _, err := client.Get(ctx, client.ServiceURL(path)+"?"+query.Encode(), &page, nil); err != nil {
-			return nil, openstack.Wrap(err, "listing %s", path)
-		}
-		key := strings.ReplaceAll(path[strings.LastIndex(path, "/")+1:], "-", "_")
-		var items []T
-		var ids []struct{ ID string }
-		var links []struct{ Rel string }
-		err := errors.Join(json.Unmarshal(page[key], &items), json.Unmarshal(page[key], &ids))
-		if raw, ok := page[key+"_links"]; ok && err == nil {
-			err = json.Unmarshal(raw, &links)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("listing %s: reading the answer: %w", path, err)
-		}
-		all = append(all, items...)
-		if len(ids) == 0 || !slices.ContainsFunc(links, func(l struct{ Rel string }) bool { return l.Rel == "next" }) {
-			return all, nil
-		}
-		query.Set("marker", ids[len(ids)-1].ID)
-	}
+	return openstack.List[T](ctx, client, path, strings.ReplaceAll(path[strings.LastIndex(path, "/")+1:], "-", "_"), query)
 }
 
 // write sends a request that changes something. out, if not nil, takes the answer.

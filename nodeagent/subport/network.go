@@ -16,7 +16,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -167,35 +166,13 @@ func Open(ctx context.Context, cloud *openstack.Cloud, o Options) (*Network, err
 	return n, nil
 }
 
-// list reads a collection page by page. The next page is asked for by the last object of this one: the links in the answer may,
-// behind a proxy, name another host.
+// list reads a collection.
 func list[T any](ctx context.Context, n *Network, path string, query url.Values) ([]T, error) {
-	var all []T
-	for {
-		var page map[string]json.RawMessage
-		if _, err := n.client.Get(ctx, n.client.ServiceURL(path)+"?"+query.Encode(), &page, nil); err != nil {
-			err = openstack.Wrap(err, "listing %s", path)
-			n.failed(ctx, err)
-			return nil, err
-		}
-		key := strings.ReplaceAll(path, "-", "_")
-		var items []T
-		var ids []struct{ ID string }
-		var links []struct{ Rel string }
-		if err := errors.Join(json.Unmarshal(page[key], &items), json.Unmarshal(page[key], &ids)); err != nil {
-			return nil, fmt.Errorf("listing %s: reading the answer: %w", path, err)
-		}
-		all = append(all, items...)
-		if raw, ok := page[key+"_links"]; ok {
-			if err := json.Unmarshal(raw, &links); err != nil {
-				return nil, fmt.Errorf("listing %s: reading the answer: %w", path, err)
-			}
-		}
-		if len(ids) == 0 || !slices.ContainsFunc(links, func(l struct{ Rel string }) bool { return l.Rel == "next" }) {
-			return all, nil
-		}
-		query.Set("marker", ids[len(ids)-1].ID)
+	all, err := openstack.List[T](ctx, n.client, path, strings.ReplaceAll(path, "-", "_"), query)
+	if err != nil {
+		n.failed(ctx, err)
 	}
+	return all, err
 }
 
 // write sends a request that changes something. out, if not nil, takes the answer.
