@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -323,6 +324,27 @@ func (s *Session) BalancerProvider(ctx context.Context, wanted string) (string, 
 		}
 		return choose("load balancer provider", wanted, names, func(n string) (string, string) { return n, n })
 	})
+}
+
+// BalancerVersion is the minor number of the newest version of Octavia's API (2.N), or 0 if the cloud does not tell.
+func (s *Session) BalancerVersion(ctx context.Context) int {
+	client, err := s.Cloud.LoadBalancer()
+	if err != nil {
+		return 0
+	}
+	root, _, _ := strings.Cut(client.Endpoint, "/v2")
+	var doc struct{ Versions []struct{ ID string } }
+	if _, err := client.Get(ctx, strings.TrimSuffix(root, "/")+"/", &doc, nil); err != nil {
+		return 0
+	}
+	newest := 0
+	for _, v := range doc.Versions {
+		minor, err := strconv.Atoi(strings.TrimPrefix(v.ID, "v2."))
+		if err == nil {
+			newest = max(newest, minor)
+		}
+	}
+	return newest
 }
 
 // deletions is how often a load balancer is deleted whose deletion ends in ERROR: a provider that is short of time gives up on one, and does

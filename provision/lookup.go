@@ -91,12 +91,18 @@ func (e *NotThere) Error() string {
 	return fmt.Sprintf("finding %s %q: the project sees none of that name (%s)", e.Kind, e.Name, e.There)
 }
 
-// Ping makes one small request of a service, to see that it answers.
+// Ping makes one small request of a service, named by its type in the catalog, to see that it answers.
 func (s *Session) Ping(ctx context.Context, service string) error {
-	for name, c := range map[string]collection{"network": networkCollection, "compute": flavorCollection, "image": imageCollection, "load-balancer": balancerCollection} {
-		if name == service {
-			return openstack.Wrap(call(ctx, s.Cloud, c, http.MethodGet, "?limit=1", nil), "asking service %s", service)
-		}
+	c, ok := map[string]collection{
+		"identity": keystone("auth/catalog", "", ""), "network": networkCollection, "compute": flavorCollection, "image": imageCollection,
+		"load-balancer": balancerCollection, "dns": {service: (*openstack.Cloud).Names, path: "zones"},
+	}[service]
+	if !ok {
+		return fmt.Errorf("asking service %s: nothing is known to ask of it", service)
 	}
-	return nil // Keystone has answered by letting us in
+	query := "?limit=1"
+	if service == "identity" {
+		query = ""
+	}
+	return openstack.Wrap(call(ctx, s.Cloud, c, http.MethodGet, query, nil), "asking service %s", service)
 }

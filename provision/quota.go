@@ -37,6 +37,9 @@ var quotaNames = []Quota{
 	{Service: "compute", Resource: "cores", Option: "cores"},
 	{Service: "compute", Resource: "ram", Option: "ram"},
 	{Service: "load-balancer", Resource: "load_balancer", Option: ""}, // set with `openstack loadbalancer quota set`
+	{Service: "load-balancer", Resource: "listener", Option: ""},
+	{Service: "load-balancer", Resource: "pool", Option: ""},
+	{Service: "load-balancer", Resource: "health_monitor", Option: ""},
 	{Service: "load-balancer", Resource: "member", Option: ""},
 }
 
@@ -101,14 +104,23 @@ func (s *Session) Quotas(ctx context.Context) ([]Quota, error) {
 func (s *Session) countBalancers(ctx context.Context, all []Quota) error {
 	for i := range all {
 		q := &all[i]
-		if q.Service != "load-balancer" || q.Limit < 0 || q.Resource != "load_balancer" {
+		if q.Service != "load-balancer" || q.Limit < 0 {
 			continue
 		}
-		used, err := list[struct{ ID string }](ctx, s.Cloud, balancerCollection, map[string][]string{"project_id": {s.Cloud.ProjectID()}, "fields": {"id"}})
+		c := octavia(strings.ReplaceAll(q.Resource, "_", "")+"s", "", strings.ReplaceAll(q.Resource, "_", "")+"s")
+		if q.Resource == "member" {
+			c = octavia("pools", "", "pools") // which name their members
+		}
+		used, err := list[struct{ Members []struct{} }](ctx, s.Cloud, c, map[string][]string{"project_id": {s.Cloud.ProjectID()}})
 		if err != nil {
 			return err
 		}
-		q.Used = len(used)
+		if q.Used = len(used); q.Resource == "member" {
+			q.Used = 0
+			for _, pool := range used {
+				q.Used += len(pool.Members)
+			}
+		}
 	}
 	return nil
 }
@@ -137,7 +149,8 @@ func (s *Session) Demand(ctx context.Context, r graph.Resource) (map[string]int,
 	case *SecurityRules:
 		return map[string]int{"security_group_rule": len(r.Rules)}, nil
 	case *LoadBalancer:
-		return map[string]int{"load_balancer": 1, "member": len(r.Members), "port": 2}, nil // the VIP's, and OVN's for health checks
+		return map[string]int{"load_balancer": 1, "listener": 1, "pool": 1, "health_monitor": 1, "member": len(r.Members),
+			"port": 2}, nil // the VIP's, and OVN's for health checks
 	case *Server:
 		all, err := s.Flavors(ctx)
 		for _, f := range all {
@@ -160,15 +173,28 @@ func (x Shortage) String() string {
 	return fmt.Sprintf("%s: %d more are needed and %d are free (limit %d, in use %d)", x.Resource, x.Needed, max(x.Limit-x.Used, 0), x.Limit, x.Used)
 }
 
-// Command is what an administrator types to make room, or "" where the client has no command for it.
-func (x Shortage) Command(project string) string {
-	switch {
-	case x.Option != "":
-		return fmt.Sprintf("openstack quota set --%s %d %s", x.Option, x.Used+x.Needed, project)
-	case x.Service == "load-balancer":
-		return fmt.Sprintf("openstack loadbalancer quota set --%s %d %s", strings.ReplaceAll(x.Resource, "_", ""), x.Used+x.Needed, project)
+// QuotaCommand is what an administrator types to make room for all that is short, or "" where the client has no command for it.
+func QuotaCommand(short []Shortage, project string) string {
+	var all []string
+	line := func(command string, option func(Shortage) string) {
+		options := ""
+		for _, x := range short {
+			if name := option(x); name != "" {
+				options += fmt.Sprintf(" --%s %d", name, x.Used+x.Needed)
+			}
+		}
+		if options != "" {
+			all = append(all, command+options+" "+project)
+		}
 	}
-	return ""
+	line("openstack quota set", func(x Shortage) string { return x.Option })
+	line("openstack loadbalancer quota set", func(x Shortage) string {
+		if x.Service != "load-balancer" {
+			return ""
+		}
+		return strings.ReplaceAll(x.Resource, "_", "")
+	})
+	return strings.Join(all, " && ")
 }
 
 // Shortages compares a demand with the quotas.

@@ -20,17 +20,8 @@ type Room struct {
 // Rooms tells it of all networks that Neutron hands out addresses of, IPv4 alone. Neutron counts them for who may know; else the ports
 // that this login sees are counted, of which the inventory has been made.
 func (s *Session) Rooms(ctx context.Context) ([]Room, error) {
-	type availability struct {
-		Network string `json:"network_id"`
-		Subnets []struct {
-			Version int     `json:"ip_version"`
-			Used    float64 `json:"used_ips"`
-			Total   float64 `json:"total_ips"` // of IPv6 more than an int holds
-		} `json:"subnet_ip_availability"`
-	}
-	told, err := list[availability](ctx, s.Cloud, neutron("network-ip-availabilities", "network_ip_availability", "network_ip_availabilities"),
-		url.Values{"project_id": {s.Cloud.ProjectID()}})
-	if err != nil && !openstack.IsForbidden(err) && !openstack.IsNotFound(err) {
+	told, err := s.availabilities(ctx, url.Values{"project_id": {s.Cloud.ProjectID()}})
+	if err != nil {
 		return nil, err
 	}
 	v := s.Inventory()
@@ -38,11 +29,7 @@ func (s *Session) Rooms(ctx context.Context) ([]Room, error) {
 	for _, n := range v.Networks {
 		room := Room{Network: n.Name}
 		if i := slices.IndexFunc(told, func(a availability) bool { return a.Network == n.ID }); i >= 0 {
-			for _, sub := range told[i].Subnets {
-				if sub.Version == 4 {
-					room.Used, room.Total = room.Used+int(sub.Used), room.Total+int(sub.Total)
-				}
-			}
+			room.Used, room.Total = told[i].count()
 		} else {
 			room.Used, room.Total = v.room(n.ID)
 		}
@@ -52,6 +39,48 @@ func (s *Session) Rooms(ctx context.Context) ([]Room, error) {
 	}
 	slices.SortFunc(all, func(a, b Room) int { return strings.Compare(a.Network, b.Network) })
 	return all, nil
+}
+
+// ExternalRoom is how many IPv4 addresses of the external network are in use; a total of 0 where Neutron does not tell this login.
+func (s *Session) ExternalRoom(ctx context.Context, name string) (Room, error) {
+	id, err := s.ExternalNetwork(ctx, name)
+	if err != nil {
+		return Room{}, err
+	}
+	told, err := s.availabilities(ctx, url.Values{"network_id": {id}})
+	if err != nil || len(told) != 1 {
+		return Room{Network: name}, err
+	}
+	used, total := told[0].count()
+	return Room{name, used, total}, nil
+}
+
+// availability is what Neutron counts of a network.
+type availability struct {
+	Network string `json:"network_id"`
+	Subnets []struct {
+		Version int     `json:"ip_version"`
+		Used    float64 `json:"used_ips"`
+		Total   float64 `json:"total_ips"` // of IPv6 more than an int holds
+	} `json:"subnet_ip_availability"`
+}
+
+func (a availability) count() (used, total int) {
+	for _, sub := range a.Subnets {
+		if sub.Version == 4 {
+			used, total = used+int(sub.Used), total+int(sub.Total)
+		}
+	}
+	return used, total
+}
+
+// availabilities are what Neutron tells this login, which may be nothing.
+func (s *Session) availabilities(ctx context.Context, query url.Values) ([]availability, error) {
+	told, err := list[availability](ctx, s.Cloud, neutron("network-ip-availabilities", "network_ip_availability", "network_ip_availabilities"), query)
+	if openstack.IsForbidden(err) || openstack.IsNotFound(err) {
+		return nil, nil
+	}
+	return told, err
 }
 
 // room counts what is in use of the allocation pools of a network, and their size.

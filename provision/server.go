@@ -204,14 +204,18 @@ func (v *Server) fault(ctx context.Context, x *servers.Server) string {
 	return x.Fault.Message
 }
 
-// Fault is what Nova says about a server in ERROR, with a colon before it, or "".
-func (s *Session) Fault(id string) string {
+// Fault is what Nova says about a server in ERROR, or "". Some clouds leave it out of lists.
+func (s *Session) Fault(ctx context.Context, id string) string {
 	for _, v := range s.found.Servers {
 		if v.ID == id && v.Fault.Message != "" {
-			return ": " + v.Fault.Message
+			return v.Fault.Message
 		}
 	}
-	return ""
+	one, err := get[servers.Server](ctx, s.Cloud, serverCollection, id)
+	if err != nil {
+		return ""
+	}
+	return one.Fault.Message
 }
 
 // listServers lists the servers under the stack's name. Nova's name filter is a regular expression.

@@ -1,267 +1,189 @@
 package stack
 
-import (
-	"context"
-	"fmt"
-	"net"
-	"net/netip"
-	"strings"
-	"time"
+import "context"
 
-	"github.com/kuryrctl/kuryrctl/internal/openstack"
+// Check is a row of the list of what [Diagnose] asks.
+type Check struct {
+	Name  string
+	About string // what kind of thing it looks at: a heading
+	Asked string // the question
+	Looks string // what it holds against what, and what is how bad
+	Whose Whose  // at whose door a bad answer lies that does not say so itself
+}
+
+// check is a Check that can be made.
+type check struct {
+	Check
+	stage int
+	vital bool // a problem skips the checks of later stages
+	run   func(context.Context, *diagnosis) answer
+}
+
+// The stages, in their order: each needs the ones before.
+const (
+	ofDeclaration = iota
+	ofLogin
+	ofServices
+	ofNewStack
+	ofStack // that exists
 )
 
-func checkDeclaration(_ context.Context, d *diagnosis) answer {
-	if err := d.config.Validate(); err != nil {
-		return failed(err, "correct the lab file or the flags")
+// What checks are about.
+const (
+	aboutLogin   = "The declaration, this machine and the login"
+	aboutCloud   = "What a stack needs of the cloud"
+	aboutObjects = "A stack's objects in the cloud"
+	aboutNodes   = "Its nodes, by SSH"
+	aboutCluster = "Its cluster"
+	aboutPods    = "The network of its pods"
+)
+
+// Checks are all checks of [Diagnose], in the order in which they are made.
+func Checks() (all []Check) {
+	for _, c := range checks {
+		all = append(all, c.Check)
 	}
-	return good("masters: %d, workers: %d", d.config.Masters.Count, d.config.Workers.Count)
+	return all
 }
 
-func checkCloud(ctx context.Context, d *diagnosis) answer {
-	cloud, err := d.connect(ctx)
-	if err != nil {
-		do := "correct the credentials in clouds.yaml or OS_*"
-		if openstack.IsNotConfigured(err) {
-			do = "write a clouds.yaml, source an openrc file, or run `kuryrctl cloud up` for one on this machine"
-		}
-		return failed(err, do)
-	}
-	name := d.name
-	if name == "" {
-		name = "doctor"
-	}
-	if d.stack, err = Open(cloud, name, d.options); err != nil {
-		return failed(err, "")
-	}
-	if _, err := d.stack.session.Discover(ctx); err != nil {
-		return failed(err, "")
-	}
-	d.lab = d.stack.Design(d.config)
-	d.view = d.stack.view()
-	return good("%s as user %s in project %s (%s), roles %s", cloud.Name, cloud.UserName(), cloud.ProjectName(), cloud.ProjectID(), strings.Join(cloud.Roles(), ", "))
-}
+// checks is the one list: Diagnose runs it, and docs/doctor.md is made from it.
+var checks = []check{
+	{Check{"declaration", aboutLogin, "can what is declared work at all?",
+		"every value and how they fit: three ranges that do not overlap, gateways and the API's address in the right half of the service range, " +
+			"enough addresses for the nodes", You},
+		ofDeclaration, true, checkDeclaration},
+	{Check{"cloud", aboutLogin, "is a cloud configured, and does it let us in?",
+		"where credentials are found, Keystone's answer, TLS on the way to it; says who was let into what, with which roles", You},
+		ofLogin, true, checkCloud},
+	{Check{"secrets", aboutLogin, "can nobody else read what is secret on this machine?",
+		"that clouds.yaml, secure.yaml and the key of a TLS client are this user's alone (a warning); that the stack's directory is, and that " +
+			"its key, credential and kubeconfig can be read (problems)", You},
+		ofServices, false, checkSecrets},
+	{Check{"clock", aboutLogin, "does this machine's clock agree with the cloud's?",
+		"the Date of Keystone's answer: more than a minute apart is a warning, since certificates are refused then as not yet or no longer " +
+			"valid", You},
+		ofServices, false, checkClock},
+	{Check{"token", aboutLogin, "does the login last as long as a run?",
+		"when the token ends: less than ten minutes is a warning", You},
+		ofServices, false, checkToken},
+	{Check{"roles", aboutLogin, "may the login make what a stack consists of?",
+		"a role that may only read is a problem; so is a restricted application credential for a stack that has none of its own yet; " +
+			"neither `member` nor `admin` nor `load-balancer_member` is a warning, since clouds name their roles as they like", You},
+		ofServices, false, checkRoles},
 
-func (d *diagnosis) cloud() *openstack.Cloud { return d.stack.session.Cloud }
+	{Check{"endpoints", aboutCloud, "does every service that is needed answer?",
+		"one small call to each of Keystone, Neutron, Nova, Glance, Octavia, and Designate where it is declared, at the interface and in the " +
+			"region of the login, all at once; " +
+			"more than two seconds are a warning", TheCloud},
+		ofServices, true, checkEndpoints},
+	{Check{"certificates", aboutCloud, "are the cloud's certificates good for a while?",
+		"the chains of all services that were spoken to: one that is not verified, ends within 30 days or has ended is a warning", TheCloud},
+		ofNewStack, false, checkCertificates},
+	{Check{"extensions", aboutCloud, "does Neutron have what pods on trunks need?",
+		"what a stack cannot be without is a problem, what it does without for a price a warning; see below", TheCloud},
+		ofNewStack, false, checkExtensions},
+	{Check{"octavia", aboutCloud, "is there a load balancer provider that can be used?",
+		"the declared provider, or ovn or amphora where none is; the API's version: below 2.12 a Service's loadBalancerSourceRanges are " +
+			"refused, a warning", TheCloud},
+		ofNewStack, false, checkProvider},
+	{Check{"external-network", aboutCloud, "is there the external network, with addresses left?",
+		"that there is exactly one of the name or id; where Neutron tells this login, how many addresses are free, against how many the stack " +
+			"still takes", You},
+		ofNewStack, false, checkExternal},
+	{Check{"image", aboutCloud, "is there the image, and is its login known?",
+		"that there is exactly one active image of the name or id, and `os_admin_user`, `ssh_user` or a name that tells the login", You},
+		ofNewStack, false, checkImage},
+	{Check{"flavors", aboutCloud, "are there the flavors, and are they big enough?",
+		"memory: kubeadm asks 1700 MiB of a control plane; memory and disk that the image asks for; a disk below 8 GB is a warning", You},
+		ofNewStack, false, checkFlavors},
+	{Check{"quota", aboutCloud, "is there room for what is missing, and for pods and Services?",
+		"the demand of every resource of the plan that does not exist yet, against the limits and uses of Neutron, Nova and Octavia: what is " +
+			"short is a problem; " +
+			"what the cluster makes by itself then (free ports of each worker; what DNS, registry and router take) and the --pods and --services " +
+			"that are expected: a warning. " +
+			"The remedy is the whole command line", YourQuota},
+		ofNewStack, false, checkQuota},
+	{Check{"addresses", aboutCloud, "do the declared ranges hide something that is needed?",
+		"ranges of the external network, resolvers and OpenStack's own endpoints inside a declared range are problems: nodes and pods could not " +
+			"reach them; " +
+			"addresses and routes of this machine that overlap are warnings, unless it reaches the cloud another way", You},
+		ofNewStack, false, checkAddresses},
 
-func checkClock(_ context.Context, d *diagnosis) answer {
-	skew := d.cloud().ClockSkew().Round(time.Second)
-	if skew.Abs() > time.Minute {
-		return warning(fmt.Sprintf("this machine is %v off", skew), "set the clock: tokens and certificates are refused when it is wrong")
-	}
-	return good("within %v", max(skew.Abs(), time.Second))
-}
+	{Check{"names", aboutObjects, "is every name of the stack one object's alone?",
+		"objects of the stack that are called the same, and networks, subnets, routers, groups, ports, load balancers and servers of the " +
+			"project that are called like the stack's and are not its: " +
+			"the controller and the openstack command look for names", You},
+		ofStack, false, checkNames},
+	{Check{"objects", aboutObjects, "is every object of the stack as declared?",
+		"all of the plan, but what is on hosts: what is missing, different, in ERROR or on its way", You},
+		ofStack, false, checkObjects},
+	{Check{"servers", aboutObjects, "do all servers run?",
+		"Nova's status, and its fault where one is in ERROR", TheCloud},
+		ofStack, false, checkServers},
+	{Check{"ports", aboutObjects, "are the nodes' ports and trunks up?",
+		"of each server that runs: its port ACTIVE, administratively up, filtered, and on that server; its trunk, too, ACTIVE and up: Neutron " +
+			"takes no subport on one that is not", TheCloud},
+		ofStack, false, checkPorts},
+	{Check{"networks", aboutObjects, "does the geometry of the networks hold?",
+		"addresses in the half of the service network that Kubernetes hands out and that no load balancer has; allocation pools that reach into " +
+			"it; a pods' network with a larger MTU than the nodes'", TheCloud},
+		ofStack, false, checkNetworks},
+	{Check{"subnets", aboutObjects, "have the stack's networks addresses left?",
+		"addresses in use of each network: a warning above 90 %, a problem above 98 %. Neutron counts them where the login may know " +
+			"(`network-ip-availability`), else the ports that it sees are counted", You},
+		ofStack, false, checkSubnets},
+	{Check{"load-balancers", aboutObjects, "are the load balancers and their members in service?",
+		"provisioning ACTIVE; of each listener, that its members are ONLINE: none is a problem, fewer than all a warning. Members without a " +
+			"monitor count as well; those of the API do not while there is no cluster", Kuryrctl},
+		ofStack, false, checkBalancers},
+	{Check{"leaks", aboutObjects, "is there anything that belongs to nothing?",
+		"what carries the stack's mark and is in no declaration, floating IPs that lead nowhere, ports that Octavia left behind, and what " +
+			"others put on the stack's networks: it would stop `unstack`", You},
+		ofStack, false, checkLeaks},
 
-func checkToken(_ context.Context, d *diagnosis) answer {
-	left := time.Until(d.cloud().TokenExpires()).Round(time.Minute)
-	if left < 10*time.Minute {
-		return warning(fmt.Sprintf("it ends in %v", left), "kuryrctl logs in again by itself, unless the login is a token: then take a fresh one")
-	}
-	return good("%v left", left)
-}
+	{Check{"ssh", aboutNodes, "does every node answer SSH with its pinned key?",
+		"a connection to each, through the first master, within ten seconds; a node that is down is named here and not again below", You},
+		ofStack, false, checkSSH},
+	{Check{"node-system", aboutNodes, "is every node's system fit for Kubernetes: clock, disk, kernel, network?",
+		"hostname, clock, cloud-init, swap, disk, memory, kernel modules (8021q among them), control groups, sysctls, sudo, nameservers, the " +
+			"MTU of the trunk's parent against the pods' network, NetworkManager. " +
+			"A node without any nameserver is none's fault, unless `dns_servers` are declared: some clouds hand out none", You},
+		ofStack, false, checkNodeSystem},
+	{Check{"node-runtime", aboutNodes, "do containerd and kubelet run, with images and certificates that are valid?",
+		"the units, kubelet's crashes with what it said last, images, certificates that end within 30 days", Kuryrctl},
+		ofStack, false, checkNodeRuntime},
 
-func checkEndpoints(ctx context.Context, d *diagnosis) answer {
-	var slow, all []string
-	for _, service := range []string{"network", "compute", "image", "load-balancer"} {
-		begin := time.Now()
-		err := d.stack.session.Ping(ctx, service)
-		if openstack.IsNoService(err) {
-			return failed(err, "a cloud without it cannot hold a stack; check region and interface, or ask the operator")
-		}
-		if err != nil {
-			return failed(err, "ask the operator of the cloud")
-		}
-		took := time.Since(begin).Round(time.Millisecond)
-		all = append(all, fmt.Sprintf("%s %v", service, took))
-		if took > 2*time.Second {
-			slow = append(slow, service)
-		}
-	}
-	if len(slow) > 0 {
-		return warning("slow: "+strings.Join(all, ", "), "expect every step to take longer")
-	}
-	return good("%s", strings.Join(all, ", "))
-}
+	{Check{"api", aboutCluster, "is the API ready behind its load balancer, with a certificate for its addresses?",
+		"`/readyz` at the VIP through the first master, and the certificate against the virtual and the floating address", Kuryrctl},
+		ofStack, false, checkAPI},
+	{Check{"nodes", aboutCluster, "is every server a node that is Ready, and every node a server?",
+		"servers that are no nodes, nodes without a server, why a node is not Ready, versions. One that only has no network plugin yet is " +
+			"well", Kuryrctl},
+		ofStack, false, checkNodes},
+	{Check{"control-plane", aboutCluster, "does every part of the control plane run?",
+		"the static pods of the masters", Kuryrctl},
+		ofStack, false, checkControlPlane},
 
-// extensions are what Neutron must have, and why.
-var extensions = []struct{ alias, why string }{
-	{"trunk", "pods are subports of their node's trunk"},
-	{"router", "the networks meet in a router"},
-	{"ext-gw-mode", "the router has a gateway"},
-	{"security-group", "nodes and pods are protected by groups"},
-	{"allowed-address-pairs", "virtual addresses"},
-	{"port-security", "pods' ports are filtered"},
-}
-
-func checkExtensions(ctx context.Context, d *diagnosis) answer {
-	have, err := d.cloud().Extensions(ctx)
-	if err != nil {
-		return failed(err, "")
-	}
-	var lacks []string
-	for _, x := range extensions {
-		if !have.Has(x.alias) {
-			lacks = append(lacks, x.alias+" ("+x.why+")")
-		}
-	}
-	if len(lacks) > 0 {
-		return problem("Neutron lacks "+strings.Join(lacks, ", "), "the operator enables them in neutron.conf (service_plugins) and ml2_conf.ini (extension_drivers)")
-	}
-	return good("all %d are there", len(extensions))
-}
-
-func checkProvider(ctx context.Context, d *diagnosis) answer {
-	provider, err := d.stack.session.BalancerProvider(ctx, d.config.OctaviaProvider)
-	if err != nil {
-		return failed(err, "set octavia_provider to one that there is")
-	}
-	return good("%s", provider)
-}
-
-func checkExternal(ctx context.Context, d *diagnosis) answer {
-	id, err := d.stack.session.ExternalNetwork(ctx, d.config.PublicNet)
-	if err != nil {
-		return failed(err, "set public_net")
-	}
-	return good("%s, %s", d.config.PublicNet, id)
-}
-
-func checkImage(ctx context.Context, d *diagnosis) answer {
-	image, err := d.stack.session.Image(ctx, d.config.Image)
-	if err != nil {
-		return failed(err, "set image")
-	}
-	login, err := d.config.login(image)
-	if err != nil {
-		return failed(err, "set ssh_user")
-	}
-	return good("%s, %s, login %s", d.config.Image, image.ID, login)
-}
-
-// leastRAM is what a node needs in MiB. kubeadm asks 1700 of a control plane (preflight check "Mem").
-const leastRAM = 1700
-
-func checkFlavors(ctx context.Context, d *diagnosis) answer {
-	all, err := d.stack.session.Flavors(ctx)
-	if err != nil {
-		return failed(err, "")
-	}
-	var seen []string
-	for _, name := range d.config.flavors() {
-		id, err := d.stack.session.Flavor(ctx, name)
-		if err != nil {
-			return failed(err, "set masters.flavor and workers.flavor")
-		}
-		for _, f := range all {
-			if f.ID != id {
-				continue
-			}
-			seen = append(seen, fmt.Sprintf("%s (%d vCPU, %d MiB, %d GB)", f.Name, f.VCPUs, f.RAM, f.Disk))
-			if f.RAM < leastRAM {
-				return problem(fmt.Sprintf("flavor %s has %d MiB of memory", name, f.RAM), fmt.Sprintf("choose one with at least %d", leastRAM))
-			}
-		}
-	}
-	return good("%s", strings.Join(seen, ", "))
-}
-
-func checkQuota(ctx context.Context, d *diagnosis) answer {
-	short, err := d.stack.shortages(ctx, d.lab)
-	if err != nil {
-		return failed(err, "")
-	}
-	if len(short) == 0 {
-		return good("enough for what is missing")
-	}
-	var what, do []string
-	for _, x := range short {
-		what = append(what, x.String())
-		if command := x.Command(d.cloud().ProjectName()); command != "" {
-			do = append(do, command)
-		}
-	}
-	return problem(strings.Join(what, "; "), "as administrator: "+strings.Join(do, " && "))
-}
-
-// checkAddresses looks for ranges that would hide each other. The external network's subnets are seen only where the cloud shows
-// them to its users.
-func checkAddresses(ctx context.Context, d *diagnosis) answer {
-	n := d.config.Networks
-	declared := map[string]netip.Prefix{"networks.vm.cidr": n.VM.CIDR.Prefix, "networks.pod.cidr": n.Pod.CIDR.Prefix, "networks.service.cidr": n.Service.CIDR.Prefix}
-	external, err := d.stack.session.ExternalRanges(ctx, d.config.PublicNet)
-	if err != nil {
-		return failed(err, "")
-	}
-	for key, p := range declared {
-		for _, x := range external {
-			if x.Overlaps(p) {
-				return problem(fmt.Sprintf("%s %s overlaps %s of external network %s", key, p, x, d.config.PublicNet), "declare another range")
-			}
-		}
-	}
-	mine, err := net.InterfaceAddrs()
-	if err != nil {
-		return failed(fmt.Errorf("reading this machine's addresses: %w", err), "")
-	}
-	for key, p := range declared {
-		for _, a := range mine {
-			if x, err := netip.ParsePrefix(a.String()); err == nil && !x.Addr().IsLoopback() && x.Masked().Overlaps(p) {
-				return warning(fmt.Sprintf("%s %s overlaps %s, where this machine is", key, p, x.Masked()), "nodes would not be able to answer this machine: declare another range, or work from elsewhere")
-			}
-		}
-	}
-	return good("no overlap")
-}
-
-func checkObjects(ctx context.Context, d *diagnosis) answer {
-	if len(d.stack.session.Owned()) == 0 {
-		return failed(d.stack.notThere(ctx), "kuryrctl stack "+d.name)
-	}
-	rows, err := d.stack.withoutHosts(d.lab).Observe(ctx)
-	if err != nil {
-		return failed(err, "")
-	}
-	var wrong []string
-	for _, row := range rows {
-		if action(row.State.Phase) != Keep {
-			wrong = append(wrong, strings.TrimSpace(fmt.Sprintf("%s is %s %s", row.Key, row.State.Phase, row.State.Detail)))
-		}
-	}
-	if len(wrong) > 0 {
-		return problem(strings.Join(wrong, "; "), "kuryrctl stack "+d.name+" (with the lab file it was made from)")
-	}
-	return good("all %d", len(rows))
-}
-
-func checkServers(_ context.Context, d *diagnosis) answer {
-	var wrong []string
-	for _, n := range d.view.Nodes {
-		if n.Status != "ACTIVE" {
-			wrong = append(wrong, n.Name+" is "+orNone(n.Status)+d.stack.session.Fault(n.ServerID))
-		}
-	}
-	if len(wrong) > 0 {
-		return problem(strings.Join(wrong, "; "), "kuryrctl stack "+d.name+" starts what is stopped and replaces what is in ERROR")
-	}
-	return good("all %d are ACTIVE", len(d.view.Nodes))
-}
-
-func orNone(status string) string {
-	if status == "" {
-		return "without a server"
-	}
-	return status
-}
-
-func checkBalancers(_ context.Context, d *diagnosis) answer {
-	var wrong []string
-	for _, l := range d.view.LoadBalancers {
-		if l.Status != "ACTIVE" {
-			wrong = append(wrong, l.Name+" is "+l.Status)
-		}
-	}
-	if len(wrong) > 0 {
-		return problem(strings.Join(wrong, "; "), "wait while it is PENDING; kuryrctl stack "+d.name+" replaces what is in ERROR")
-	}
-	return good("all %d are ACTIVE", len(d.view.LoadBalancers))
+	{Check{"pod-controller", aboutPods, "does one of the controllers keep ports for pods?",
+		"the Lease `kube-system/kuryr-controller`: who holds it, and whether it is renewed", Kuryrctl},
+		ofStack, false, checkPodController},
+	{Check{"pod-cloud", aboutPods, "has OpenStack refused the controllers something lately?",
+		"what each was refused last (`127.0.0.1:9656/debug/last-cloud-error` on its master): a warning for ten minutes", TheCloud},
+		ofStack, false, checkPodCloud},
+	{Check{"pod-pools", aboutPods, "has every worker free ports for the next pods?",
+		"each worker's SubportPool: is there one, how many subports are free, maximum, quota, addresses, trunk, a cloud that refuses", Kuryrctl},
+		ofStack, false, checkPodPools},
+	{Check{"pod-daemons", aboutPods, "does every worker's daemon report, and know the ports it may hand out?",
+		"when each reported last, and whether it knows all that was published", Kuryrctl},
+		ofStack, false, checkPodDaemons},
+	{Check{"pod-latency", aboutPods, "how long does a pod wait for its port?",
+		"how long pods waited since the daemon's start (`127.0.0.1:9655/metrics` on each worker); a warning when one of a hundred waits more " +
+			"than a second", Kuryrctl},
+		ofStack, false, checkPodLatency},
+	{Check{"pod-ports", aboutPods, "has every pod a port that works, and is every port for a pod in use or in a pool?",
+		"pods, SubportPools, trunks and ports against each other; see below", Kuryrctl},
+		ofStack, false, checkPodPorts},
+	{Check{"pod-starts", aboutPods, "do pods wait for their network?",
+		"pods that wait, and what the CNI plugin told their kubelet within the last ten minutes", Kuryrctl},
+		ofStack, false, checkPodStarts},
 }

@@ -24,8 +24,11 @@ const (
 	mib          = 1 << 10 // in KiB
 )
 
-// remarks gathers what a check has to say about several nodes.
-type remarks struct{ bad, odd, mend []string }
+// remarks gathers what a check has to say about several things.
+type remarks struct {
+	bad, odd, mend []string
+	whose          Whose // "" is the check's
+}
 
 func (r *remarks) problem(node, what, do string) { r.add(&r.bad, node, what, do) }
 
@@ -40,7 +43,7 @@ func (r *remarks) add(to *[]string, node, what, do string) {
 
 // answer is the sum of it; well is said where there is nothing to remark.
 func (r *remarks) answer(well string) answer {
-	a := answer{Good, well, strings.Join(r.mend, "; ")}
+	a := answer{Good, well, strings.Join(r.mend, "; "), r.whose, ""}
 	if len(r.odd) > 0 {
 		a.verdict = Warning
 	}

@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -445,32 +444,4 @@ func refusal(message string) (why string, ours bool) {
 		why = after
 	}
 	return strings.TrimSpace(why), ours
-}
-
-// What a network may be full by, in percent.
-const (
-	nearlyFull = 90
-	full       = 98
-)
-
-func checkSubnets(ctx context.Context, d *diagnosis) answer {
-	rooms, err := d.stack.session.Rooms(ctx)
-	if err != nil {
-		return failed(err, "ask the operator of the cloud")
-	}
-	var r remarks
-	var well []string
-	for _, x := range rooms {
-		percent := 100 * float64(x.Used) / float64(x.Total)
-		text := fmt.Sprintf("%d of %d addresses are in use, %.0f %%", x.Used, x.Total, percent)
-		well = append(well, x.Network+": "+text)
-		do := "remove from " + x.Network + " what nobody needs, or add a subnet to it"
-		switch {
-		case percent > full:
-			r.problem(x.Network, text, do)
-		case percent > nearlyFull:
-			r.warning(x.Network, text, do)
-		}
-	}
-	return r.answer(cmp.Or(strings.Join(well, "; "), "there are no networks"))
 }

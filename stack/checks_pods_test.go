@@ -208,9 +208,12 @@ func TestHealthyPodsYieldNoFinding(t *testing.T) {
 	p.api.AddPod(host)
 	young := p.subport("worker-2", 9, "worker-1") // made a moment ago, and neither published nor known yet
 	p.Set("port", young.Port, "created_at", time.Now().UTC().Format("2006-01-02T15:04:05Z"))
+	for _, s := range p.subports["worker-0"][:2] { // one pod after another of a namespace that is called like the stack
+		p.Set("port", s.Port, "name", "demo/web-0")
+	}
 	p.ResetLog()
 	found := diagnose(t, p.Lab, "demo", stack.Defaults())
-	for _, check := range append(ofPods, "subnets") {
+	for _, check := range append(ofPods, "subnets", "names") {
 		if f := found[check]; f.Verdict != stack.Good || f.Do != "" {
 			t.Errorf("%+v", f)
 		}

@@ -60,7 +60,18 @@ func network(v *stack.View, name string) string {
 // post makes a call of Neutron as somebody else would.
 func post(t *testing.T, lab *labtest.Lab, method, path string, body, into any) {
 	t.Helper()
-	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: lab.CloudsYAML()})
+	as(t, lab, "fake", method, path, body, into)
+}
+
+func get(t *testing.T, lab *labtest.Lab, path string, into any) {
+	t.Helper()
+	as(t, lab, "fake", "GET", path, nil, into)
+}
+
+// as makes a call of Neutron with a login of the fake cloud.
+func as(t *testing.T, lab *labtest.Lab, login, method, path string, body, into any) {
+	t.Helper()
+	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: login, File: lab.CloudsYAML()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,11 +79,7 @@ func post(t *testing.T, lab *labtest.Lab, method, path string, body, into any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if method == "POST" {
-		_, err = client.Post(t.Context(), client.ServiceURL(path), body, into, &gophercloud.RequestOpts{OkCodes: []int{200, 201}})
-	} else {
-		_, err = client.Put(t.Context(), client.ServiceURL(path), body, into, &gophercloud.RequestOpts{OkCodes: []int{200, 201}})
-	}
+	_, err = client.Request(t.Context(), method, client.ServiceURL(path), &gophercloud.RequestOpts{JSONBody: body, JSONResponse: into, OkCodes: []int{200, 201}})
 	if err != nil {
 		t.Fatal(err)
 	}

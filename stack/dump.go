@@ -147,7 +147,7 @@ func (d *dump) doctor(ctx context.Context) {
 	d.say("doctor")
 	ctx, cancel := context.WithTimeout(ctx, d.options.Timeout/3) // of a cloud that hangs there is more to tell
 	defer cancel()
-	found, err := Diagnose(ctx, d.name, d.config, d.connect, d.options.Options)
+	found, err := Diagnose(ctx, d.name, d.config, d.connect, DiagnoseOptions{Options: d.options.Options})
 	if len(found) > 0 {
 		d.json("doctor.json", found, nil)
 	}

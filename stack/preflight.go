@@ -58,7 +58,7 @@ type ShortError struct {
 
 func (e *ShortError) Error() string {
 	text := "the quota of " + e.Shortage.String()
-	if command := e.Command(e.Project); command != "" {
+	if command := provision.QuotaCommand([]provision.Shortage{e.Shortage}, e.Project); command != "" {
 		text += fmt.Sprintf("; an administrator makes room with `%s`", command)
 	}
 	return text
@@ -74,6 +74,19 @@ func (c Config) flavors() []string {
 
 // shortages compares what the missing resources of lab take with the project's quotas.
 func (s *Stack) shortages(ctx context.Context, lab *Lab) ([]provision.Shortage, error) {
+	demand, err := s.demand(ctx, lab)
+	if err != nil || len(demand) == 0 {
+		return nil, err
+	}
+	quotas, err := s.session.Quotas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return provision.Shortages(quotas, demand), nil
+}
+
+// demand is what the missing resources of lab take of the project's quotas.
+func (s *Stack) demand(ctx context.Context, lab *Lab) (map[string]int, error) {
 	cloud := s.withoutHosts(lab)
 	rows, err := cloud.Observe(ctx)
 	if err != nil {
@@ -92,14 +105,7 @@ func (s *Stack) shortages(ctx context.Context, lab *Lab) ([]provision.Shortage, 
 			demand[what] += n
 		}
 	}
-	if len(demand) == 0 {
-		return nil, nil
-	}
-	quotas, err := s.session.Quotas(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return provision.Shortages(quotas, demand), nil
+	return demand, nil
 }
 
 // withoutHosts is the part of a lab that lives in OpenStack: without hosts, since observing them means to log in, and all that needs them.

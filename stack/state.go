@@ -50,6 +50,7 @@ const (
 	keyFile         = "id_ed25519"
 	kubeconfigFile  = "kubeconfig"
 	declarationFile = "lab.yaml"
+	pinsFile        = "hosts.json"
 )
 
 func find(name, file string, none error) (string, error) {
@@ -113,7 +114,7 @@ func (l local) publicKey(comment string) (string, error) {
 
 func (l local) signer() (ssh.Signer, error) { return ssh.LoadUserKey(l.keyPath()) }
 
-func (l local) pins() (*ssh.Pins, error) { return ssh.LoadPins(filepath.Join(l.dir, "hosts.json")) }
+func (l local) pins() (*ssh.Pins, error) { return ssh.LoadPins(filepath.Join(l.dir, pinsFile)) }
 
 // credential is the stack's application credential as kept here.
 type credential struct {

@@ -72,3 +72,7 @@ func reference(b *strings.Builder, cmd *cobra.Command) {
 		}
 	}
 }
+
+func TestTheChecksOfDoctorAreDocumented(t *testing.T) {
+	generated(t, "../../docs/doctor.md", doctorText())
+}
