@@ -55,6 +55,15 @@ func RegistryAddress(services netip.Prefix) netip.Addr {
 	return a
 }
 
+// RegistryURL is where hosts reach the registry.
+func RegistryURL(services netip.Prefix, insecure bool) string {
+	at := netip.AddrPortFrom(RegistryAddress(services), registryPort).String()
+	if insecure {
+		return "http://" + at
+	}
+	return "https://" + at
+}
+
 // Registry is a registry of images in the cluster. Its password and its certificate, of the cluster's own authority, are in a Secret of
 // the cluster and nowhere else.
 func (c *Cluster) Registry(first *Node, o RegistryOptions, needs ...graph.Resource) graph.Resource {
@@ -244,7 +253,7 @@ func (c *Cluster) RegistryClient(n *Node, insecure bool, registry graph.Resource
 	s := &step{key: graph.Key("registry." + n.Name), node: n, needs: append(needs, registry)}
 	files := func(ctx context.Context) ([]file, error) {
 		at := netip.AddrPortFrom(RegistryAddress(c.ServiceCIDR), registryPort).String()
-		url, authorization := "http://"+at, ""
+		url, authorization := RegistryURL(c.ServiceCIDR, insecure), ""
 		if !insecure {
 			api, err := c.API()
 			if err != nil {
@@ -255,7 +264,7 @@ func (c *Cluster) RegistryClient(n *Node, insecure bool, registry graph.Resource
 				return nil, err
 			}
 			login := bytes.Join([][]byte{secret["username"], secret["password"]}, []byte(":"))
-			url, authorization = "https://"+at, "Basic "+base64.StdEncoding.EncodeToString(login)
+			authorization = "Basic " + base64.StdEncoding.EncodeToString(login)
 		}
 		hosts, err := templates.RegistryHosts(url, authorization)
 		return []file{

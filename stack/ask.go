@@ -38,49 +38,49 @@ func (d *demo) get(ctx context.Context, dial Dialer, host string) (said string, 
 	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 5 * time.Second}
 	err = d.until(ctx, host+" to answer", func(ctx context.Context) (string, error) {
 		var wrong error
-		said, wrong = get(ctx, client, "http://"+host+"/")
+		status := 0
+		if status, said, wrong = get(ctx, client, "http://"+host+"/"); wrong == nil && status != http.StatusOK {
+			wrong = fmt.Errorf("it answered %d %s", status, http.StatusText(status))
+		}
 		return "", wrong
 	})
 	return said, err
 }
 
-func get(ctx context.Context, client *http.Client, url string) (string, error) {
+func get(ctx context.Context, client *http.Client, url string) (status int, said string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return "", err
+		return 0, "", err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return "", err
+		return 0, "", err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("it answered %s", resp.Status)
-	}
-	return strings.TrimSpace(string(text)), err
+	return resp.StatusCode, strings.TrimSpace(string(text)), err
 }
 
 // resolver asks the server that the stack's names are kept on, over TCP; nil when none is declared.
-func (d *demo) resolver() (r *net.Resolver, at string, err error) {
-	switch dns := d.config.DNS; {
+func (s *Stack) resolver(c Config) (r *net.Resolver, at string, err error) {
+	switch dns := c.DNS; {
 	case dns.Designate:
 		return net.DefaultResolver, "this machine's resolver", nil
 	case dns.Update != (DNSUpdate{}):
 		at = dns.Update.Server
 	case dns.Zone != (DNSZone{}):
-		at = zoneFile(d.config.DNSDomain, dns.Zone).Nameserver
+		at = zoneFile(c.DNSDomain, dns.Zone).Nameserver
 	default:
 		return nil, "", nil
 	}
 	at, err = hostPort(at, dnsPort)
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.dialer()(ctx, "tcp", at) }}, at, err
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialer()(ctx, "tcp", at) }}, at, err
 }
 
 // dialer connects from where kuryrctl runs.
-func (d *demo) dialer() Dialer {
-	if d.dial != nil {
-		return d.dial
+func (s *Stack) dialer() Dialer {
+	if s.dial != nil {
+		return s.dial
 	}
 	return new(net.Dialer).DialContext
 }

@@ -163,6 +163,13 @@ var checks = []check{
 	{Check{"control-plane", aboutCluster, "does every part of the control plane run?",
 		"the static pods of the masters", Kuryrctl},
 		ofStack, false, checkControlPlane},
+	{Check{"registry", aboutCluster, "does the registry answer, and is it the cluster's own?",
+		"its Deployment; its API at its ClusterIP, from the first master, with a certificate of the cluster's authority", Kuryrctl},
+		ofStack, false, checkRegistry},
+	{Check{"router", aboutCluster, "does the router answer from outside, and do the applications' names lead to it?",
+		"its Deployment, its load balancer's floating IP, an answer of any kind at that, from this machine; where a place for names is declared, " +
+			"a name below the applications' domain, asked of the server that has them (with Designate of this machine's resolver, and a warning)", Kuryrctl},
+		ofStack, false, checkRouter},
 
 	{Check{"pod-controller", aboutPods, "does one of the controllers keep ports for pods?",
 		"the Lease `kube-system/kuryr-controller`: who holds it, and whether it is renewed", Kuryrctl},

@@ -285,7 +285,7 @@ func (d *demo) route(ctx context.Context) (string, error) {
 	if !router.IsValid() {
 		return "", &brokenHop{"floating IP", fmt.Errorf("no floating IP leads to a load balancer %s: the stack has no router, or its Service is not served yet", d.session.Name("svc/"+routerService))}
 	}
-	resolver, at, err := d.resolver()
+	resolver, at, err := d.resolver(d.config)
 	if err != nil {
 		return "", err
 	}

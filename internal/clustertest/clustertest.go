@@ -49,6 +49,7 @@ type Server struct {
 	http       *httptest.Server
 	kubeconfig []byte
 	caKey      []byte
+	issue      func(addresses ...string) tls.Certificate
 
 	mu        sync.Mutex
 	version   string
@@ -109,6 +110,10 @@ func New(t testing.TB, addresses ...string) *Server {
 	}
 	text := func(kind string, der []byte) string {
 		return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	s.issue = func(addresses ...string) tls.Certificate {
+		cert, key := certificate(t, ca, caKey, pkix.Name{CommonName: "server"}, addresses...)
+		return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
 	}
 	s.kubeconfig = fmt.Appendf(nil, `apiVersion: v1
 clusters:
@@ -172,6 +177,9 @@ func (s *Server) Kubeconfig() []byte { return slices.Clone(s.kubeconfig) }
 
 // AuthorityKey is the private key of the cluster's authority, in PEM as kubeadm writes it.
 func (s *Server) AuthorityKey() []byte { return slices.Clone(s.caKey) }
+
+// Issue makes a certificate of the cluster's authority for another server, at these addresses.
+func (s *Server) Issue(addresses ...string) tls.Certificate { return s.issue(addresses...) }
 
 // Stop ends the server: connections are refused from now on.
 func (s *Server) Stop() {

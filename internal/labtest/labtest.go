@@ -83,14 +83,14 @@ func (l *Lab) Key(name string) {
 // Host is the host behind a server, such as "demo/worker-0".
 func (l *Lab) Host(server string) *sshtest.Host { return l.hosts.Host(server) }
 
-// Lead makes an address, as hosts reach it, lead to what a test serves: a load balancer with something behind it.
+// Lead makes an address lead to what a test serves, from hosts and by Dial: a load balancer with something behind it.
 func (l *Lab) Lead(from, to string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leads[from] = to
 }
 
-// Dial reaches what booted by its floating IP, and everything else as usual.
+// Dial reaches what booted by its floating IP, what Lead leads elsewhere there, and everything else as usual.
 func (l *Lab) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	at, err := netip.ParseAddrPort(addr)
 	if err == nil && at.Port() == 22 {
@@ -100,6 +100,11 @@ func (l *Lab) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 		}
 		addr = h.Addr.String()
 	}
+	l.mu.Lock()
+	if to := l.leads[addr]; to != "" {
+		addr = to
+	}
+	l.mu.Unlock()
 	return new(net.Dialer).DialContext(ctx, network, addr)
 }
 
