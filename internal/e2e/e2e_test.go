@@ -149,7 +149,7 @@ func TestAStackLivesOnARealCloud(t *testing.T) {
 		t.Errorf("an idle run made %d writes and %d reads", writes, reads)
 	}
 	run(t, 0, lab("plan", stack, "-f", "../../examples/minimal.yaml", "--kubernetes=false")...)
-	run(t, 0, lab("doctor", stack, "-f", "../../examples/minimal.yaml", "--kubernetes=false")...)
+	doctorFindsFaults(t, stack, "-f", "../../examples/minimal.yaml", "--kubernetes=false")
 	if ours := openstackNames(t, stack); len(ours) < 15 {
 		t.Errorf("the stock client sees only %v", ours)
 	}

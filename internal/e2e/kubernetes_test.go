@@ -143,6 +143,7 @@ func TestAClusterLivesOnARealCloud(t *testing.T) {
 	servicesLive(t, stack, api)
 	addonsLive(t, stack, api)
 	exampleLives(t, stack, domain)
+	doctorFindsNothing(t, ofThePast, stack)
 
 	// The user's own kubeconfig.
 	run(t, 0, lab("kubeconfig", stack, "--merge")...)
