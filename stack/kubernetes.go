@@ -146,7 +146,8 @@ func (s *Stack) access() (bootstrap.Access, error) {
 		return bootstrap.Access{}, err
 	}
 	cloud := s.session.Cloud
-	a := bootstrap.Access{KuryrCloud: templates.KuryrCloud{AuthURL: cloud.AuthURL(), ID: secret.ID, Secret: secret.Secret, Region: cloud.Region(), Interface: cloud.Interface()}}
+	a := bootstrap.Access{KuryrCloud: templates.KuryrCloud{AuthURL: cloud.AuthURL(), ID: secret.ID, Secret: secret.Secret,
+		Region: cloud.Region(), Interface: cloud.Interface(), Own: cloud.Own()}}
 	a.CA, err = cloud.CACert()
 	a.CACert = a.CA != nil
 	return a, err

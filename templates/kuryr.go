@@ -20,9 +20,10 @@ func KuryrFile(name string) []byte {
 // KuryrCloud is what clouds.yaml tells the controller.
 type KuryrCloud struct {
 	AuthURL           string
-	ID, Secret        string // of the application credential
-	Region, Interface string // "" leaves it to the catalog
-	CACert            bool   // there is a file of it
+	ID, Secret        string            // of the application credential
+	Region, Interface string            // "" leaves it to the catalog
+	Own               map[string]string // further keys: what one service has for itself
+	CACert            bool              // there is a file of it
 }
 
 // KuryrClouds renders /etc/kuryr/clouds.yaml.

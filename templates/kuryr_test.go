@@ -18,7 +18,8 @@ func TestKuryrFiles(t *testing.T) {
 		"kuryr-controller.service": func() ([]byte, error) { return templates.KuryrController("0123abcd", "demo") },
 		"kuryr-daemon.service":     func() ([]byte, error) { return templates.KuryrDaemon("0123abcd", "worker-0") },
 		"kuryr-clouds.yaml": func() ([]byte, error) {
-			return templates.KuryrClouds(templates.KuryrCloud{AuthURL: "https://keystone.example.org:5000/v3", ID: "i", Secret: "s\"e'c", Region: "RegionOne", Interface: "public", CACert: true})
+			return templates.KuryrClouds(templates.KuryrCloud{AuthURL: "https://keystone.example.org:5000/v3", ID: "i", Secret: "s\"e'c", Region: "RegionOne", Interface: "public",
+				Own: map[string]string{"network_endpoint_override": "https://neutron.example.org", "load_balancer_interface": "internal"}, CACert: true})
 		},
 		"kuryr-clouds-bare.yaml": func() ([]byte, error) {
 			return templates.KuryrClouds(templates.KuryrCloud{AuthURL: "http://10.99.0.1:5000/v3", ID: "i", Secret: "s"})

@@ -72,6 +72,9 @@ func searchPath() []string {
 	if home, err := os.UserHomeDir(); err == nil {
 		dirs = append(dirs, filepath.Join(home, ".config", "openstack"))
 	}
+	for _, dir := range filepath.SplitList(getenv("XDG_CONFIG_DIRS", "/etc/xdg")) {
+		dirs = append(dirs, filepath.Join(dir, "openstack"))
+	}
 	return append(dirs, "/etc/openstack")
 }
 
@@ -116,8 +119,8 @@ func getenv(name, otherwise string) string {
 }
 
 // environment reads OS_*. With OS_AUTH_URL they describe a cloud, each as the key of the same name in lower case. Without it they are
-// what the openstack command lets them be for a cloud of the file: the region, the interface and the TLS files. OS_PASSWORD and
-// OS_APPLICATION_CREDENTIAL_SECRET complete a file that holds no secrets; see [configuration.choose].
+// what the openstack command lets them be for a cloud of the file: the region, the interface and the TLS files. Secrets complete a file
+// that holds none; see [configuration.settings].
 func environment() (env, override section) {
 	all := section{}
 	for _, kv := range os.Environ() {
@@ -169,6 +172,8 @@ func (c *configuration) choose(o Options) (string, section, error) {
 	switch {
 	case c.path == "" && name != "":
 		return "", nil, fmt.Errorf("cloud %q: %w: there is no clouds.yaml (looked in %s)", name, errNotConfigured, strings.Join(c.searched, ", "))
+	case c.path != "" && len(c.clouds) == 0 && c.env == nil:
+		return "", nil, fmt.Errorf("%w: %s has none below a key \"clouds\"", errNotConfigured, c.path)
 	case len(c.clouds) == 0 && c.env == nil:
 		return "", nil, fmt.Errorf("%w: describe yours in clouds.yaml (or set OS_AUTH_URL and its companions), or run `kuryrctl cloud up` for one on this machine", errNotConfigured)
 	case name == "":

@@ -34,6 +34,13 @@ var openrc = map[string]string{
 	"OS_USER_DOMAIN_NAME": "People", "OS_PROJECT_DOMAIN_ID": "d2", "OS_REGION_NAME": "East", "OS_INTERFACE": "internal", "OS_IDENTITY_API_VERSION": "3",
 }
 
+// devstackrc is what DevStack's openrc sets.
+var devstackrc = map[string]string{
+	"OS_AUTH_URL": "http://192.0.2.1/identity", "OS_AUTH_TYPE": "password", "OS_USERNAME": "demo", "OS_PASSWORD": "nomoresecret", "OS_PROJECT_NAME": "demo",
+	"OS_TENANT_NAME": "demo", "OS_USER_DOMAIN_ID": "default", "OS_PROJECT_DOMAIN_ID": "default", "OS_REGION_NAME": "RegionOne", "OS_IDENTITY_API_VERSION": "3",
+	"OS_CACERT": "/opt/stack/data/ca-bundle.pem", "OS_VOLUME_API_VERSION": "3",
+}
+
 func with(base map[string]string, more map[string]string) map[string]string {
 	result := maps.Clone(base)
 	maps.Copy(result, more)
@@ -56,6 +63,12 @@ func show(s *settings) string {
 	if s.insecure {
 		parts = append(parts, "insecure")
 	}
+	if s.methods != nil {
+		parts = append(parts, "methods="+strings.Join(s.methods, "+"))
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.own)) {
+		parts = append(parts, key+"="+s.own[key])
+	}
 	return strings.Join(parts, " ")
 }
 
@@ -75,6 +88,12 @@ func TestSettingsFollowOpenstacksdk(t *testing.T) {
 			map[string]string{"OS_CLOUD": "two"}, Options{Cloud: "one"}, []string{"cloud=one"}},
 		{"OS_AUTH_URL describes a cloud that wins over the only one of the file", map[string]string{"clouds.yaml": oneCloud("")}, openrc, Options{},
 			[]string{"cloud=envvars", "auth_url=http://env/v3", "user_domain_name=People", "project_domain_id=d2", "region=East", "interface=internal"}},
+		{"DevStack's openrc is a cloud", nil, devstackrc, Options{}, []string{"cloud=envvars", "auth_type=password", "auth_url=http://192.0.2.1/identity", "username=demo",
+			"project_name=demo", "user_domain_id=default", "project_domain_id=default", "region=RegionOne", "cacert=/opt/stack/data/ca-bundle.pem", "interface=public"}},
+		{"Horizon's openrc gives the project's id and name, and older ones endpoint_type", nil,
+			with(openrc, map[string]string{"OS_PROJECT_ID": "p1", "OS_INTERFACE": "", "OS_ENDPOINT_TYPE": "adminURL"}), Options{},
+			[]string{"project_id=p1", "project_name=demo", "interface=admin"}},
+		{"the environment's cloud is chosen by its name beside others", map[string]string{"clouds.yaml": oneCloud("")}, openrc, Options{Cloud: "envvars"}, []string{"cloud=envvars"}},
 		{"OS_CLOUD wins over OS_AUTH_URL", map[string]string{"clouds.yaml": oneCloud("")}, with(openrc, map[string]string{"OS_CLOUD": "one", "OS_REGION_NAME": ""}), Options{},
 			[]string{"cloud=one", "auth_url=http://one/v3"}},
 		{"OS_CLOUD_NAME renames the environment's cloud", nil, with(openrc, map[string]string{"OS_CLOUD_NAME": "mine"}), Options{Cloud: "mine"}, []string{"cloud=mine"}},
@@ -89,6 +108,10 @@ func TestSettingsFollowOpenstacksdk(t *testing.T) {
 		{"XDG_CONFIG_HOME comes before ~/.config", map[string]string{"$HOME/.config/openstack/clouds.yaml": oneCloud(""), "$XDG_CONFIG_HOME/openstack/clouds.yaml": "clouds: {far: {auth: {auth_url: http://far}}}"},
 			nil, Options{}, []string{"cloud=far"}},
 		{"~/.config is searched though XDG_CONFIG_HOME is elsewhere", map[string]string{"$HOME/.config/openstack/clouds.yaml": oneCloud("")}, nil, Options{}, []string{"cloud=one"}},
+		{"~/.config comes before XDG_CONFIG_DIRS", map[string]string{"$HOME/.config/openstack/clouds.yaml": oneCloud(""), "$XDG_CONFIG_DIRS/openstack/clouds.yaml": "clouds: {far: {auth: {auth_url: http://far}}}"},
+			nil, Options{}, []string{"cloud=one"}},
+		{"XDG_CONFIG_DIRS is searched", map[string]string{"$XDG_CONFIG_DIRS/openstack/clouds.yaml": oneCloud("")}, nil, Options{}, []string{"cloud=one"}},
+		{"yaml comes before yml and json", map[string]string{"clouds.yaml": oneCloud(""), "clouds.yml": "clouds: {far: {}}", "clouds.json": "{}"}, nil, Options{}, []string{"cloud=one"}},
 		{"the file may be JSON", map[string]string{"clouds.json": `{"clouds": {"j": {"auth": {"auth_url": "http://j"}}}}`}, nil, Options{}, []string{"cloud=j"}},
 		{"a file asked for is used alone", map[string]string{"clouds.yaml": oneCloud(""), "dir/f.yaml": "clouds: {far: {auth: {auth_url: http://far}, region_name: West}}", "secure.yaml": "clouds: {far: {region_name: Stray}}"},
 			openrc, Options{File: "dir/f.yaml"}, []string{"cloud=far", "region=West", "interface=public"}},
@@ -100,6 +123,11 @@ func TestSettingsFollowOpenstacksdk(t *testing.T) {
 			map[string]string{"OS_CLIENT_SECURE_FILE": "s.yaml"}, Options{}, []string{"password=hush"}},
 		{"a profile of clouds-public.yaml lies below the cloud", map[string]string{"clouds-public.yaml": "public-clouds: {acme: {auth: {auth_url: http://acme, project_name: x}, region_name: Acme1}}",
 			"clouds.yaml": "clouds: {one: {profile: acme, auth: {project_name: mine}}}"}, nil, Options{}, []string{"auth_url=http://acme", "project_name=mine", "region=Acme1"}},
+		{"a profile used to be named by cloud", map[string]string{"clouds-public.yaml": "public-clouds: {acme: {auth: {auth_url: http://acme}}}", "clouds.yaml": "clouds: {one: {cloud: acme}}"},
+			nil, Options{}, []string{"auth_url=http://acme"}},
+		{"the environment may use a profile", map[string]string{"clouds-public.yaml": "public-clouds: {acme: {auth_type: token, interface: internal}}"},
+			map[string]string{"OS_AUTH_URL": "http://env", "OS_PROFILE": "acme"}, Options{}, []string{"cloud=envvars", "auth_type=token", "interface=internal"}},
+		{"a profile nobody knows is no harm where there is an auth_url", map[string]string{"clouds.yaml": oneCloud("    profile: acme\n")}, nil, Options{}, []string{"cloud=one"}},
 		{"a cloud's region_name wins over its profile's regions", map[string]string{"clouds-public.yaml": "public-clouds: {acme: {auth: {auth_url: http://acme}, regions: [a, b]}}",
 			"clouds.yaml": "clouds: {one: {profile: acme, region_name: b}}"}, nil, Options{}, []string{"region=b"}},
 		{"the first region is the default", map[string]string{"clouds.yaml": oneCloud("    regions: [East, West]\n")}, nil, Options{}, []string{"region=East"}},
@@ -113,6 +141,16 @@ func TestSettingsFollowOpenstacksdk(t *testing.T) {
 		{"endpoint_type is interface's old name", map[string]string{"clouds.yaml": oneCloud("    endpoint_type: adminURL\n")}, nil, Options{}, []string{"interface=admin"}},
 		{"the first interface of a list counts", map[string]string{"clouds.yaml": oneCloud("    interface: [internal, public]\n")}, nil, Options{}, []string{"interface=internal"}},
 		{"verify may be any word for no", map[string]string{"clouds.yaml": oneCloud("    verify: No\n")}, nil, Options{}, []string{"insecure"}},
+		{"OS_INSECURE may take back what the file says", map[string]string{"clouds.yaml": oneCloud("    insecure: true\n    key: /k\n")}, map[string]string{"OS_INSECURE": "false"}, Options{}, []string{"key=/k", "interface=public"}},
+		{"a service may have an address, an interface and a region of its own", map[string]string{"clouds.yaml": oneCloud("    network_endpoint_override: http://n\n    load-balancer-interface: adminURL\n    dns_region_name: Far\n    image_endpoint: http://old\n    compute_endpoint_type: internal\n")},
+			nil, Options{}, []string{"network_endpoint_override=http://n", "load_balancer_interface=admin", "dns_region_name=Far", "image_endpoint_override=http://old", "compute_interface=internal"}},
+		{"so it may in the environment", nil, with(openrc, map[string]string{"OS_LOAD_BALANCER_ENDPOINT_OVERRIDE": "http://o"}), Options{}, []string{"load_balancer_endpoint_override=http://o"}},
+		{"and in a region", map[string]string{"clouds.yaml": oneCloud("    regions: [{name: East, values: {network_endpoint_override: http://east}}]\n")}, nil, Options{}, []string{"network_endpoint_override=http://east"}},
+		{"OS_PASSCODE completes a login with two factors", map[string]string{"clouds.yaml": oneCloud("    auth_type: v3multifactor\n    auth_methods: [v3password, v3totp]\n")},
+			map[string]string{"OS_PASSCODE": "123456"}, Options{}, []string{"auth_type=v3multifactor", "methods=v3password+v3totp", "passcode=123456", "password=p"}},
+		{"methods may have commas between", nil, with(openrc, map[string]string{"OS_AUTH_METHODS": "v3password, v3totp"}), Options{}, []string{"methods=v3password+v3totp"}},
+		{"OS_APPLICATION_CREDENTIAL_SECRET completes a cloud without one", map[string]string{"clouds.yaml": "clouds: {one: {auth: {auth_url: http://one, application_credential_id: a}}}"},
+			map[string]string{"OS_APPLICATION_CREDENTIAL_SECRET": "typed"}, Options{}, []string{"application_credential_secret=typed"}},
 		{"OS_PASSWORD completes a cloud without one", map[string]string{"clouds.yaml": "clouds: {one: {auth: {auth_url: http://one}}}"},
 			map[string]string{"OS_PASSWORD": "typed"}, Options{}, []string{"password=typed"}},
 		{"a left-over OS_PASSWORD does not replace the file's", map[string]string{"clouds.yaml": oneCloud("")}, map[string]string{"OS_PASSWORD": "old"}, Options{}, []string{"password=p"}},
@@ -161,6 +199,11 @@ func TestConfigurationErrorsSayWhatToDo(t *testing.T) {
 		{"broken YAML", map[string]string{"clouds.yaml": "clouds: {one: ["}, nil, Options{}, []string{"clouds.yaml", "yaml"}},
 		{"no mapping", map[string]string{"clouds.yaml": "- a\n"}, nil, Options{}, []string{"clouds.yaml", "not a mapping"}},
 		{"an unknown region", map[string]string{"clouds.yaml": oneCloud("    regions: [East, West]\n")}, map[string]string{"OS_REGION_NAME": "North"}, Options{}, []string{`no region "North"`, "East, West"}},
+		{"a region with values beside its name", map[string]string{"clouds.yaml": oneCloud("    regions: [{name: East, interface: admin}]\n")}, nil, Options{}, []string{`"East"`, `"interface"`, "below its values"}},
+		{"a region without a name", map[string]string{"clouds.yaml": oneCloud("    regions: [{values: {interface: admin}}]\n")}, nil, Options{}, []string{"no name"}},
+		{"an unknown interface of a service", map[string]string{"clouds.yaml": oneCloud("    network_interface: pubic\n")}, nil, Options{}, []string{`network_interface "pubic"`, "public, internal, admin"}},
+		{"a word that is neither yes nor no", map[string]string{"clouds.yaml": oneCloud("    verify: maybe\n")}, nil, Options{}, []string{`verify is "maybe"`, "true or false"}},
+		{"a file without clouds", map[string]string{"clouds.yaml": "# nothing yet\n"}, nil, Options{}, []string{"no cloud is configured", "clouds.yaml has none"}},
 		{"an unknown interface", map[string]string{"clouds.yaml": oneCloud("    interface: pubic\n")}, nil, Options{}, []string{`"pubic"`, "public, internal, admin"}},
 		{"no auth_url", map[string]string{"clouds.yaml": "clouds: {one: {auth: {username: u}}}"}, nil, Options{}, []string{"no auth_url"}},
 		{"a profile nobody knows", map[string]string{"clouds.yaml": "clouds: {one: {profile: acme}}"}, nil, Options{}, []string{`"acme"`, "clouds-public.yaml"}},
@@ -182,7 +225,7 @@ func TestConfigurationErrorsSayWhatToDo(t *testing.T) {
 					t.Errorf("want %q in: %v", part, err)
 				}
 			}
-			if got, want := IsNotConfigured(err), tt.name == "nothing at all" || tt.name == "a name but no file"; got != want {
+			if got, want := IsNotConfigured(err), slices.Contains([]string{"nothing at all", "a name but no file", "a file without clouds"}, tt.name); got != want {
 				t.Errorf("IsNotConfigured is %v for: %v", got, err)
 			}
 		})

@@ -18,6 +18,7 @@ func authOf(cloud section) map[string]string {
 		"project_id":          {"project_id", "tenant_id"},
 		"project_name":        {"project_name", "tenant_name"},
 		"token":               {"token", "auth_token"},
+		"passcode":            {"passcode"},
 		"domain_id":           {"domain_id"},
 		"domain_name":         {"domain_name"},
 		"user_domain_id":      {"user_domain_id"},
@@ -45,6 +46,7 @@ func authOf(cloud section) map[string]string {
 		"default_domain_id":             {"default_domain_id", "default_domain"},
 		"default_domain_name":           {"default_domain_name"},
 		"trust_id":                      {"trust_id"},
+		"system_scope":                  {"system_scope"},
 	} {
 		auth[key] = str(inside, names...)
 		if auth[key] == "" {
@@ -82,12 +84,20 @@ func (s *settings) authOptions() (gophercloud.AuthOptions, error) {
 	switch s.kind() {
 	case "password", "v3password":
 		err = errors.Join(err, need("username", "user_id"), need("password"))
-		ao.Username, ao.UserID, ao.Password, ao.Scope = a["username"], a["user_id"], a["password"], scope
-		if ao.UserID != "" {
-			ao.Username = ""
-		} else {
-			ao.DomainID, ao.DomainName = s.domain("user")
+		if a["passcode"] != "" {
+			err = errors.Join(err, errors.New("a passcode (OS_PASSCODE) goes with auth_type v3multifactor, or v3totp where there is no password"))
 		}
+		ao.Password = a["password"]
+		s.user(&ao, scope)
+	case "v3totp", "v3multifactor":
+		// The next login would need another passcode.
+		err = errors.Join(err, need("username", "user_id"), need("passcode"))
+		ao.Passcode, ao.AllowReauth = a["passcode"], false
+		if s.kind() == "v3multifactor" {
+			err = errors.Join(err, need("password"), s.checkMethods())
+			ao.Password = a["password"]
+		}
+		s.user(&ao, scope)
 	case "token", "v3token":
 		// A token cannot renew itself.
 		err = errors.Join(err, need("token"))
@@ -104,13 +114,32 @@ func (s *settings) authOptions() (gophercloud.AuthOptions, error) {
 			}
 		}
 	default:
-		return ao, fmt.Errorf("auth_type %q is not supported: use password, token or v3applicationcredential "+
+		return ao, fmt.Errorf("auth_type %q is not supported: use password, token, v3totp, v3multifactor or v3applicationcredential "+
 			"(with a federated login, make one by `openstack application credential create`)", s.authType)
 	}
 	if err != nil {
 		return ao, errors.New(strings.ReplaceAll(err.Error(), "\n", ", "))
 	}
 	return ao, nil
+}
+
+// user puts who logs in, and for what, into ao. An id needs no domain.
+func (s *settings) user(ao *gophercloud.AuthOptions, scope *gophercloud.AuthScope) {
+	ao.UserID, ao.Scope = s.auth["user_id"], scope
+	if ao.UserID == "" {
+		ao.Username = s.auth["username"]
+		ao.DomainID, ao.DomainName = s.domain("user")
+	}
+}
+
+// checkMethods refuses factors other than the two that there are here.
+func (s *settings) checkMethods() error {
+	for _, m := range s.methods {
+		if m != "v3password" && m != "v3totp" {
+			return fmt.Errorf("auth_methods has %q: only v3password and v3totp are supported", m)
+		}
+	}
+	return nil
 }
 
 // kind is the auth_type or, where none is given, the one that the credentials speak for.
@@ -120,6 +149,10 @@ func (s *settings) kind() string {
 		return s.authType
 	case s.auth["application_credential_secret"] != "":
 		return "v3applicationcredential"
+	case s.auth["passcode"] != "" && s.auth["password"] != "":
+		return "v3multifactor"
+	case s.auth["passcode"] != "":
+		return "v3totp"
 	case s.auth["token"] != "" && s.auth["password"] == "":
 		return "token"
 	}
@@ -128,6 +161,10 @@ func (s *settings) kind() string {
 
 func (s *settings) scope() (*gophercloud.AuthScope, error) {
 	switch {
+	case s.auth["system_scope"] != "":
+		return nil, errors.New("system_scope (OS_SYSTEM_SCOPE) is for no project, and everything kuryrctl makes belongs to one: name a project instead")
+	case s.auth["trust_id"] != "" && (s.auth["project_id"] != "" || s.auth["project_name"] != ""):
+		return nil, errors.New("trust_id and a project exclude each other, because a trust has its own: leave one out")
 	case s.auth["trust_id"] != "":
 		return &gophercloud.AuthScope{TrustID: s.auth["trust_id"]}, nil
 	case s.auth["project_id"] != "":

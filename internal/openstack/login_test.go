@@ -33,6 +33,12 @@ func TestLoginSendsTheCredentialsInTheirForm(t *testing.T) {
 			`{"identity":{"application_credential":{"name":"ci","secret":"sesame","user":{"domain":{"name":"People"},"name":"alice"}},"methods":["application_credential"]}}`},
 		{"a token for a project", `token: given, project_id: p1`,
 			`{"identity":{"methods":["token"],"token":{"id":"given"}},"scope":{"project":{"id":"p1"}}}`},
+		{"a passcode", `username: alice, passcode: "123", project_id: p1`,
+			`{"identity":{"methods":["totp"],"totp":{"user":{"domain":{"id":"default"},"name":"alice","passcode":"123"}}},"scope":{"project":{"id":"p1"}}}`},
+		{"two factors", `user_id: u1, password: sesame, passcode: "123", project_id: p1`,
+			`{"identity":{"methods":["password","totp"],"password":{"user":{"id":"u1","password":"sesame"}},"totp":{"user":{"id":"u1","passcode":"123"}}},"scope":{"project":{"id":"p1"}}}`},
+		{"an id of the user or the project before its name", `user_id: u1, username: alice, password: sesame, project_id: p1, project_name: demo`,
+			`{"identity":{"methods":["password"],"password":{"user":{"id":"u1","password":"sesame"}}},"scope":{"project":{"id":"p1"}}}`},
 		{"a trust", `username: alice, password: sesame, trust_id: t1`,
 			password + `"scope":{"OS-TRUST:trust":{"id":"t1"}}}`},
 	}
@@ -77,6 +83,11 @@ func TestLoginErrorsSayWhatIsWrong(t *testing.T) {
 		{"no password", strings.Replace(good, "password: sesame,", "", 1), nil, []string{"no password (OS_PASSWORD)"}},
 		{"nothing but an address", "auth: {auth_url: $URL}", nil, []string{"no project_name (OS_PROJECT_NAME), no username (OS_USERNAME), no password (OS_PASSWORD)"}},
 		{"a federated login", "auth_type: v3oidcpassword, " + good, nil, []string{`"v3oidcpassword" is not supported`, "openstack application credential create"}},
+		{"a login of the system", "system_scope: all, " + good, nil, []string{"system_scope (OS_SYSTEM_SCOPE)", "name a project instead"}},
+		{"a trust with a project", "trust_id: t, " + good, nil, []string{"trust_id and a project exclude each other", "leave one out"}},
+		{"a passcode that is not asked for", "auth_type: password, passcode: 1, " + good, nil, []string{"passcode (OS_PASSCODE)", "v3multifactor"}},
+		{"a second factor that is missing", "auth_type: v3multifactor, " + good, nil, []string{"no passcode (OS_PASSCODE)"}},
+		{"a factor that is not supported", "auth_type: v3multifactor, auth_methods: [v3password, v3kerberos], passcode: 1, " + good, nil, []string{`"v3kerberos"`, "only v3password and v3totp"}},
 		{"Identity v2", "auth_type: v2password, " + good, nil, []string{`"v2password" is not supported`}},
 		{"nobody there", "auth: {auth_url: 'http://127.0.0.1:1/v3', username: u, password: p, project_name: x}", nil, []string{"reaching Keystone", "connection refused", "http://127.0.0.1:1/v3"}},
 		{"another path", strings.Replace(good, "$URL/v3", "$URL/elsewhere/v3", 1), nil, []string{"is auth_url right?", "404"}},
@@ -217,6 +228,24 @@ func TestServicesComeFromTheRegionAndInterfaceAskedFor(t *testing.T) {
 	}
 	if IsNoService(errors.New("x")) {
 		t.Error("any error is taken for a missing service")
+	}
+}
+
+func TestAServiceMayHaveAnAddressInterfaceOrRegionOfItsOwn(t *testing.T) {
+	isolate(t)
+	k := newKeystone(t)
+	k.regions = []string{"East", "West"}
+	for more, want := range map[string]string{
+		"network_endpoint_override: http://192.0.2.9:9696/":       "http://192.0.2.9:9696/v2.0/ports",
+		"networking_endpoint_override: http://192.0.2.9/net/v2.0": "http://192.0.2.9/net/v2.0/ports",
+		"network_interface: internal":                             k.URL + "/network/East/internal/v2.0/ports",
+		"network_region_name: West":                               k.URL + "/network/West/public/v2.0/ports",
+	} {
+		c := mustConnect(t, Options{File: k.write(t, strings.Replace(simpleCloud, "demo:", "demo:\n    region_name: East\n    "+more, 1))})
+		network, err := c.Network()
+		if err != nil || network.ServiceURL("ports") != want || len(c.Own()) != 1 {
+			t.Errorf("%s: got %v, want %s (%v)", more, network, want, err)
+		}
 	}
 }
 

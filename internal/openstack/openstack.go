@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -57,6 +58,7 @@ type Cloud struct {
 	authURL   string
 	iface     string
 	region    string
+	own       map[string]string
 	ca        string   // path of the CA's certificate; "" trusts the system's
 	secrets   []string // paths of the files that the login's secrets came from
 	login     login
@@ -133,7 +135,7 @@ func connect(ctx context.Context, o Options, s *settings) (*Cloud, error) {
 		return nil, errors.New("the token belongs to no project: set project_name (OS_PROJECT_NAME) or project_id")
 	}
 	c := &Cloud{
-		Name: s.name, provider: provider, transport: t, authURL: ao.IdentityEndpoint, iface: s.iface,
+		Name: s.name, provider: provider, transport: t, authURL: ao.IdentityEndpoint, iface: s.iface, own: s.own,
 		ca: s.cacert, secrets: s.secrets, login: l, endpoints: endpointsOf(l.Catalog), clients: map[string]*gophercloud.ServiceClient{},
 		asking: make(chan struct{}, 1),
 	}
@@ -182,6 +184,10 @@ func (c *Cloud) AuthURL() string { return c.authURL }
 
 // Interface is which of a service's endpoints is used: public, internal or admin.
 func (c *Cloud) Interface() string { return c.iface }
+
+// Own is what the configuration says for one service, by key: NETWORK_endpoint_override, _interface and _region_name, each in front of
+// what counts for all.
+func (c *Cloud) Own() map[string]string { return maps.Clone(c.own) }
 
 // CACert is the certificate of the CA that the cloud's endpoints are trusted by, in PEM; nil is whatever the system trusts.
 func (c *Cloud) CACert() ([]byte, error) {

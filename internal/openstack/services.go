@@ -63,35 +63,42 @@ type service struct {
 	version string   // path element, added where the catalog's URL has none
 }
 
-// Network is Neutron.
-func (c *Cloud) Network() (*gophercloud.ServiceClient, error) {
-	return c.client(service{"Neutron", []string{"network", "networking"}, "v2.0"})
+// prefixes are what keys of the configuration for this service alone begin with.
+func (s service) prefixes() []string {
+	var all []string
+	for _, t := range s.types {
+		all = append(all, strings.ReplaceAll(t, "-", "_")+"_")
+	}
+	return all
 }
+
+var (
+	networkAPI  = service{"Neutron", []string{"network", "networking"}, "v2.0"}
+	computeAPI  = service{"Nova", []string{"compute"}, "v2.1"}
+	imageAPI    = service{"Glance", []string{"image"}, "v2"}
+	balancerAPI = service{"Octavia", []string{"load-balancer"}, "v2.0"}
+	namesAPI    = service{"Designate", []string{"dns"}, "v2"}
+	identityAPI = service{"Keystone", []string{"identity"}, "v3"}
+	services    = []service{networkAPI, computeAPI, imageAPI, balancerAPI, namesAPI, identityAPI}
+)
+
+// Network is Neutron.
+func (c *Cloud) Network() (*gophercloud.ServiceClient, error) { return c.client(networkAPI) }
 
 // Compute is Nova, at its base microversion: set another on a copy.
-func (c *Cloud) Compute() (*gophercloud.ServiceClient, error) {
-	return c.client(service{"Nova", []string{"compute"}, "v2.1"})
-}
+func (c *Cloud) Compute() (*gophercloud.ServiceClient, error) { return c.client(computeAPI) }
 
 // Image is Glance.
-func (c *Cloud) Image() (*gophercloud.ServiceClient, error) {
-	return c.client(service{"Glance", []string{"image"}, "v2"})
-}
+func (c *Cloud) Image() (*gophercloud.ServiceClient, error) { return c.client(imageAPI) }
 
 // LoadBalancer is Octavia.
-func (c *Cloud) LoadBalancer() (*gophercloud.ServiceClient, error) {
-	return c.client(service{"Octavia", []string{"load-balancer"}, "v2.0"})
-}
+func (c *Cloud) LoadBalancer() (*gophercloud.ServiceClient, error) { return c.client(balancerAPI) }
 
 // Names is Designate.
-func (c *Cloud) Names() (*gophercloud.ServiceClient, error) {
-	return c.client(service{"Designate", []string{"dns"}, "v2"})
-}
+func (c *Cloud) Names() (*gophercloud.ServiceClient, error) { return c.client(namesAPI) }
 
 // Identity is Keystone.
-func (c *Cloud) Identity() (*gophercloud.ServiceClient, error) {
-	return c.client(service{"Keystone", []string{"identity"}, "v3"})
-}
+func (c *Cloud) Identity() (*gophercloud.ServiceClient, error) { return c.client(identityAPI) }
 
 // client makes the service's client, or returns the one made before. It does what gophercloud's NewXxxV2 do but for the version
 // discovery, which would send one more request per service, with no context.
@@ -101,24 +108,44 @@ func (c *Cloud) client(s service) (*gophercloud.ServiceClient, error) {
 	if sc, ok := c.clients[s.name]; ok {
 		return sc, nil
 	}
-	for _, e := range c.endpoints {
-		if !slices.Contains(s.types, e.Type) || e.Interface != c.iface || c.region != "" && e.Region != c.region {
-			continue
-		}
-		base, err := versioned(e.URL, s.version)
-		if err != nil {
-			return nil, fmt.Errorf("reading %s's URL in the service catalog: %w", s.name, err)
-		}
-		sc := &gophercloud.ServiceClient{
-			ProviderClient: c.provider,
-			Endpoint:       gophercloud.NormalizeURL(e.URL),
-			ResourceBase:   base,
-			Type:           s.types[0],
-		}
-		c.clients[s.name] = sc
-		return sc, nil
+	address, err := c.address(s)
+	if err != nil {
+		return nil, err
 	}
-	return nil, &noServiceError{service: s.name, kind: s.types[0], iface: c.iface, region: c.region}
+	base, err := versioned(address, s.version)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s's URL: %w", s.name, err)
+	}
+	sc := &gophercloud.ServiceClient{
+		ProviderClient: c.provider,
+		Endpoint:       gophercloud.NormalizeURL(address),
+		ResourceBase:   base,
+		Type:           s.types[0],
+	}
+	c.clients[s.name] = sc
+	return sc, nil
+}
+
+// address is what the configuration says for this service, or else the catalog.
+func (c *Cloud) address(s service) (string, error) {
+	own := func(key, otherwise string) string {
+		for _, prefix := range s.prefixes() {
+			if v := c.own[prefix+key]; v != "" {
+				return v
+			}
+		}
+		return otherwise
+	}
+	if address := own("endpoint_override", ""); address != "" {
+		return address, nil
+	}
+	iface, region := own("interface", c.iface), own("region_name", c.region)
+	for _, e := range c.endpoints {
+		if slices.Contains(s.types, e.Type) && e.Interface == iface && (region == "" || e.Region == region) {
+			return e.URL, nil
+		}
+	}
+	return "", &noServiceError{service: s.name, kind: s.types[0], iface: iface, region: region}
 }
 
 var versionElement = regexp.MustCompile(`^v[0-9]+(\.[0-9]+)?$`)

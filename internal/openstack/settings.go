@@ -15,13 +15,15 @@ type settings struct {
 	name     string
 	authType string
 	auth     map[string]string // the names of keystoneauth's options
+	methods  []string          // of v3multifactor
 	region   string
 	iface    string // "public", "internal" or "admin"
 	insecure bool
 	cacert   string
 	cert     string
 	key      string
-	secrets  []string // paths of the files that secrets came from
+	own      map[string]string // what one service has for itself, by openstacksdk's key: "network_endpoint_override"
+	secrets  []string          // paths of the files that secrets came from
 }
 
 func resolve(o Options) (*settings, error) {
@@ -60,12 +62,18 @@ func (c *configuration) settings(name string, cloud section) (*settings, error) 
 	s := &settings{
 		name:     name,
 		authType: str(cloud, "auth_type", "auth_plugin"),
+		methods:  methodsOf(cloud),
 		auth:     authOf(cloud),
 		region:   region,
 		cacert:   str(cloud, "cacert"),
 		cert:     str(cloud, "cert"),
 		key:      str(cloud, "key"),
-		insecure: isTrue(str(cloud, "insecure")) || isFalse(str(cloud, "verify")),
+	}
+	if s.insecure, err = insecureOf(cloud); err != nil {
+		return nil, err
+	}
+	if s.own, err = ownOf(cloud); err != nil {
+		return nil, err
 	}
 	for _, path := range []string{c.path, c.secure} {
 		if path != "" && !fromEnv {
@@ -79,8 +87,8 @@ func (c *configuration) settings(name string, cloud section) (*settings, error) 
 		return nil, err
 	}
 	if override != nil {
-		for key, variable := range map[string]string{"password": "OS_PASSWORD", "application_credential_secret": "OS_APPLICATION_CREDENTIAL_SECRET"} {
-			if v := os.Getenv(variable); v != "" && s.auth[key] == "" {
+		for _, key := range []string{"password", "passcode", "application_credential_secret"} {
+			if v := os.Getenv("OS_" + strings.ToUpper(key)); v != "" && s.auth[key] == "" {
 				s.auth[key] = v
 			}
 		}
@@ -114,7 +122,7 @@ func regionsOf(s section) []any {
 	return nil
 }
 
-// chosenRegion is the one wanted, or the first, with its values.
+// chosenRegion is the one wanted, or the first, with its values. A region is a name, or a name and values and nothing else.
 func chosenRegion(list []any, wanted string) (string, section, error) {
 	if len(list) == 0 {
 		return wanted, nil, nil
@@ -128,6 +136,14 @@ func chosenRegion(list []any, wanted string) (string, section, error) {
 		case section:
 			name = str(v, "name")
 			values, _ = v["values"].(section)
+			for key := range v {
+				if key != "name" && key != "values" {
+					return "", nil, fmt.Errorf("region %q has a key %q: what is different there goes below its values", name, key)
+				}
+			}
+		}
+		if name == "" {
+			return "", nil, errors.New("one of its regions has no name")
 		}
 		if wanted == "" || name == wanted {
 			return name, values, nil
@@ -146,13 +162,73 @@ func interfaceOf(cloud, override section) (string, error) {
 	if list, ok := cloud["interface"].([]any); ok && name == "" && len(list) > 0 {
 		name, _ = list[0].(string)
 	}
-	switch name = strings.TrimSuffix(name, "URL"); name {
-	case "":
+	if name == "" {
 		return "public", nil
-	case "public", "internal", "admin":
-		return name, nil
 	}
-	return "", fmt.Errorf("interface %q is none of public, internal, admin", name)
+	return knownInterface("interface", name)
+}
+
+func knownInterface(key, name string) (string, error) {
+	switch short := strings.TrimSuffix(name, "URL"); short {
+	case "public", "internal", "admin":
+		return short, nil
+	}
+	return "", fmt.Errorf("%s %q is none of public, internal, admin", key, name)
+}
+
+// ownOf gathers the address, interface and region that a service has of its own ("load_balancer_endpoint_override"), under their newest
+// names.
+func ownOf(cloud section) (map[string]string, error) {
+	own := map[string]string{}
+	for _, s := range services {
+		for _, prefix := range s.prefixes() {
+			keep := func(key string, older ...string) {
+				for _, k := range append([]string{key}, older...) {
+					if v := str(cloud, prefix+k); v != "" && own[prefix+key] == "" {
+						own[prefix+key] = v
+					}
+				}
+			}
+			keep("endpoint_override", "endpoint")
+			keep("region_name")
+			keep("interface", "endpoint_type")
+			if v, ok := own[prefix+"interface"]; ok {
+				var err error
+				if own[prefix+"interface"], err = knownInterface(prefix+"interface", v); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	return own, nil
+}
+
+// methodsOf reads auth_methods, a list or names with commas between.
+func methodsOf(cloud section) []string {
+	var methods []string
+	list, _ := cloud["auth_methods"].([]any)
+	for _, item := range list {
+		if m, ok := item.(string); ok {
+			methods = append(methods, m)
+		}
+	}
+	for m := range strings.SplitSeq(str(cloud, "auth_methods"), ",") {
+		if m = strings.TrimSpace(m); m != "" {
+			methods = append(methods, m)
+		}
+	}
+	return methods
+}
+
+// insecureOf tells that servers need to prove nothing. A word that says neither yes nor no is refused: whichever was guessed, somebody would be
+// surprised.
+func insecureOf(cloud section) (bool, error) {
+	for _, key := range []string{"insecure", "verify"} {
+		if v := str(cloud, key); v != "" && !isTrue(v) && !isFalse(v) {
+			return false, fmt.Errorf("%s is %q: write true or false", key, v)
+		}
+	}
+	return isTrue(str(cloud, "insecure")) || isFalse(str(cloud, "verify")), nil
 }
 
 // tlsConfig trusts cacert instead of the system's authorities, as the openstack command does.
