@@ -33,7 +33,7 @@ func (b *Base) born(body map[string]any) birth {
 	return birth{body: body, find: url.Values{"name": {b.name}, "description": {b.s.mark()}, "project_id": {b.s.Cloud.ProjectID()}}}
 }
 
-// tries bounds how often a create call with an unknown outcome is looked up and sent again.
+// tries bounds how often a create call is sent: again after an unknown outcome and a look, and after a quota that was used up.
 const tries = 3
 
 // create makes one object, exactly once as far as a client can: a call whose outcome is unknown (a lost reply, a 5xx from a
@@ -69,18 +69,24 @@ func (s *Session) post(ctx context.Context, c collection, bs []birth) ([]json.Ra
 	out := make([]json.RawMessage, len(bs))
 	for try := 1; ; try++ {
 		err := s.postMissing(ctx, client, c, bs, out)
+		full := openstack.IsQuota(err)
 		switch {
 		case err == nil:
 			return out, nil
 		case ctx.Err() != nil:
 			return nil, err
 		case openstack.IsAmbiguous(err), errors.Is(err, errBadReply), try > 1 && openstack.IsConflict(err):
+		case full && try < tries:
+			// Neutron counts what other calls in flight have reserved, and Nova what is being deleted: both may be free in a moment.
 		default:
 			return nil, err
 		}
 		// What is new may be listed late, and a proxy that restarts needs a moment.
 		if pauseErr := pause(ctx, time.Duration(try)*s.every()); pauseErr != nil {
 			return nil, err
+		}
+		if full {
+			continue // nothing was made
 		}
 		if lookErr := s.adopt(ctx, c, bs, out); lookErr != nil {
 			return nil, fmt.Errorf("%w; then %w", err, lookErr)

@@ -77,6 +77,18 @@ func TestAFullQuotaIsNotTriedOneByOne(t *testing.T) {
 	}
 }
 
+func TestAQuotaThatIsFreeInAMomentIsNoError(t *testing.T) {
+	fake := openstacktest.New(t)
+	s := session(t, fake)
+	fake.Fail("POST /v2.0/networks", tries-1, 409, `{"NeutronError": {"type": "OverQuota", "message": "Quota exceeded for resources: ['network'].", "detail": ""}}`, nil)
+	if errs := together(s, 1, func(int) map[string]any { return map[string]any{} }); errs[0] != nil || len(fake.Left()) != 1 {
+		t.Errorf("%v, left %v", errs[0], fake.Left())
+	}
+	if n := len(fake.Reads()); n != 0 {
+		t.Errorf("a refusal was followed by %d looks", n)
+	}
+}
+
 func TestACallWithoutAReplyIsLookedUpAndNotSentAgain(t *testing.T) {
 	for name, fault := range map[string]func(*openstacktest.Cloud){
 		"applied, reply lost": func(c *openstacktest.Cloud) { c.Drop("POST /v2.0/networks", 1, openstacktest.AfterWrite) },

@@ -59,6 +59,21 @@ func TestAProviderThatNeverDoesWhatItAcceptsIsGivenUp(t *testing.T) {
 	mustUp(t, lab, "demo", servers())
 }
 
+// A replica of a database, or a cell, that is late: what was just made is not there yet.
+func TestWhatIsNewMayBeMissingAtFirst(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	lab.Fail("GET /v2.0/lbaas/loadbalancers/*", 2, 404, `{"faultcode": "Client", "faultstring": "Not found"}`, nil)
+	_, err := open(t, lab, "demo").Up(t.Context(), servers(), stack.UpOptions{Parallel: 8, On: func(e graph.Event) {
+		if e.Key == "server.master-0" && e.Kind == graph.Started {
+			lab.Fail("GET /v2.1/servers/detail", 2, 200, `{"servers": []}`, nil)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestWhatIsStillInUseIsDeletedAgain(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})

@@ -166,6 +166,10 @@ func TestManyRequestsSurviveRevokedTokensAndOutages(t *testing.T) {
 	c := connect(t, fake)
 	network := must(t, c.Network)
 	fake.RevokeTokens()
+	if _, err := networks.Create(t.Context(), network, networks.CreateOpts{Name: "demo/vm"}).Extract(); err != nil {
+		t.Errorf("a create that met a revoked token: %v", err)
+	}
+	fake.RevokeTokens()
 	fake.Fail("GET /v2.0/networks", 4, http.StatusServiceUnavailable, "<html><body>busy</body></html>", nil)
 	var group sync.WaitGroup
 	for range 10 {
@@ -178,7 +182,7 @@ func TestManyRequestsSurviveRevokedTokensAndOutages(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if auths := len(fake.Auths()); auths != 2 || c.Calls().Auths != 2 {
-		t.Errorf("%d logins, counted %d, want 2", auths, c.Calls().Auths)
+	if auths := len(fake.Auths()); auths != 3 || c.Calls().Auths != 3 || len(fake.Left()) != 1 {
+		t.Errorf("%d logins, counted %d, want 3; left %v", auths, c.Calls().Auths, fake.Left())
 	}
 }

@@ -41,7 +41,7 @@ type Options struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Log gets one debug record for each request sent: never a body, a token or a secret. Nil logs nothing.
 	Log *slog.Logger
-	// Parallel is how many requests one service is given at once. Zero means 8.
+	// Parallel is how many requests one service is given at once at most. Zero means 8.
 	Parallel int
 	// Backoff bounds the random wait before the first retry; each further bound is twice the one before. Zero means 250 ms.
 	Backoff time.Duration

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -94,59 +93,5 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	}
-}
-
-// lane is the way to one service: how many requests may be on it, and until when it is closed because the service asked for
-// a pause. A slot is held only while a request is in flight; who waits to retry holds none.
-type lane struct {
-	slots chan struct{}
-	mu    sync.Mutex
-	until time.Time
-}
-
-// lane finds a request's service by its address: host and first path element tell services apart both where each has a port of its
-// own and where all are behind one.
-func (t *transport) lane(req *http.Request) *lane {
-	first, _, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")
-	key := req.URL.Host + "/" + first
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l, ok := t.lanes[key]
-	if !ok {
-		l = &lane{slots: make(chan struct{}, t.parallel)}
-		t.lanes[key] = l
-	}
-	return l
-}
-
-func (l *lane) enter(ctx context.Context) error {
-	for {
-		select {
-		case l.slots <- struct{}{}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		l.mu.Lock()
-		wait := time.Until(l.until)
-		l.mu.Unlock()
-		if wait <= 0 {
-			return nil
-		}
-		l.leave()
-		if err := sleep(ctx, wait); err != nil {
-			return err
-		}
-	}
-}
-
-func (l *lane) leave() { <-l.slots }
-
-// pause closes the lane for everybody: one refusal for too many requests concerns them all.
-func (l *lane) pause(d time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if until := time.Now().Add(d); until.After(l.until) {
-		l.until = until
 	}
 }

@@ -89,11 +89,15 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	l := t.lane(req)
 	resent := false
 	for try := 1; ; try++ {
-		if err := l.enter(req.Context()); err != nil {
+		cuts, err := l.enter(req.Context())
+		if err != nil {
 			return nil, &sendError{method: req.Method, sent: resent, err: err}
 		}
 		resp, sent, err := t.once(req, try)
 		l.leave()
+		if resp != nil {
+			l.learn(cuts, resp.StatusCode)
+		}
 
 		wait, again := t.retry(req, resp, sent, err, try)
 		if resp != nil && resent {
