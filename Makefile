@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 BIN     := bin/kuryrctl
 SOURCES := $(shell git ls-files '*.go' 'templates/**' 'nodeagent/**' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build test fmt vet staticcheck unit kernel bench e2e e2e-full conformance lab reference fuzz bundle clean
+.PHONY: help build test fmt vet staticcheck unit kernel bench e2e e2e-full reliability conformance lab reference fuzz bundle clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,10 +44,10 @@ fmt: ## fail when gofmt would change a file
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt -w $$out"; exit 1; }
 
 vet: ## go vet, also of the tests behind build tags
-	$(GO) vet ./... && $(GO) vet -tags e2e,e2e_full,kernel ./...
+	$(GO) vet ./... && $(GO) vet -tags e2e,e2e_full,reliability,kernel ./...
 
 staticcheck: ## staticcheck, at the version of go.mod
-	$(GO) tool staticcheck -tags e2e,e2e_full,kernel ./...
+	$(GO) tool staticcheck -tags e2e,e2e_full,reliability,kernel ./...
 
 unit: $(DEFINITIONS) ## all hermetic tests, with the race detector
 	$(GO) test -race -timeout 20m ./...
@@ -55,8 +55,9 @@ unit: $(DEFINITIONS) ## all hermetic tests, with the race detector
 kernel: ## the tests of pods' interfaces, in a kernel of their own: the lab's (needs root, and the lab's cache)
 	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 $(if $(RUN),-v -run '$(RUN)') ./nodeagent/link ./nodeagent/cni ./internal/hostporttest
 
-bench: ## what pods cost on a node and in the controller; the plugin in a kernel of its own, as above
+bench: ## what pods cost on a node and in the controller, the plugin in a kernel of its own, and what stacks cost in requests
 	$(GO) test -run '^$$' -bench . -timeout 30m ./cmd/kuryr-cni ./cmd/kuryr-node
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./stack
 	CGO_ENABLED=0 $(GO) test -tags kernel -run '^$$' -bench . -count=1 -timeout 30m ./nodeagent/cni
 
 e2e: build bundle ## the tests on the lab cloud, which is brought up if it is not (needs root)
@@ -67,6 +68,10 @@ e2e: build bundle ## the tests on the lab cloud, which is brought up if it is no
 e2e-full: build bundle ## the other topologies on the lab cloud: two masters, and three of which one is lost
 	$(BIN) cloud up --install
 	$(GO) test -tags e2e,e2e_full -count=1 -v -timeout 60m ./internal/e2e -run '$(or $(RUN),Masters)'
+
+reliability: build bundle ## a quarter of an hour of random kills on a cluster of the lab cloud that is at work (FOR=15m, SEED=1)
+	$(BIN) cloud up --install
+	$(GO) test -tags e2e,reliability -count=1 -v -timeout 60m ./internal/e2e -run TestReliability -args -trouble $(or $(FOR),15m) -seed $(or $(SEED),1)
 
 conformance: build bundle ## Kubernetes' own tests of the network on a cluster of the lab cloud, which stays when one fails (RUN=regexp, ALL=1)
 	$(BIN) cloud up --install
