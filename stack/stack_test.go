@@ -22,7 +22,7 @@ import (
 )
 
 // open logs in anew, as every command does.
-func open(t *testing.T, lab *labtest.Lab, name string) *stack.Stack {
+func open(t testing.TB, lab *labtest.Lab, name string) *stack.Stack {
 	t.Helper()
 	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: lab.CloudsYAML(), Backoff: time.Millisecond})
 	if err != nil {
@@ -43,14 +43,14 @@ func servers() stack.Config {
 	return c
 }
 
-func up(t *testing.T, lab *labtest.Lab, name string, c stack.Config) (*stack.View, error) {
+func up(t testing.TB, lab *labtest.Lab, name string, c stack.Config) (*stack.View, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return open(t, lab, name).Up(ctx, c, stack.UpOptions{Parallel: 8})
 }
 
-func down(t *testing.T, lab *labtest.Lab, name string) error {
+func down(t testing.TB, lab *labtest.Lab, name string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -62,7 +62,7 @@ func down(t *testing.T, lab *labtest.Lab, name string) error {
 	return s.Down(ctx, r, stack.UpOptions{Parallel: 8})
 }
 
-func mustUp(t *testing.T, lab *labtest.Lab, name string, c stack.Config) *stack.View {
+func mustUp(t testing.TB, lab *labtest.Lab, name string, c stack.Config) *stack.View {
 	t.Helper()
 	v, err := up(t, lab, name, c)
 	if err != nil {
@@ -71,7 +71,7 @@ func mustUp(t *testing.T, lab *labtest.Lab, name string, c stack.Config) *stack.
 	return v
 }
 
-func mustDown(t *testing.T, lab *labtest.Lab, name string) {
+func mustDown(t testing.TB, lab *labtest.Lab, name string) {
 	t.Helper()
 	if err := down(t, lab, name); err != nil {
 		t.Fatal(err)

@@ -37,19 +37,30 @@ type Lab struct {
 }
 
 // names lists the hosts that there can be.
-func names(stacks []string) (all []string) {
+func names(stacks []string, workers int) (all []string) {
 	for _, s := range stacks {
-		for _, node := range []string{"master-0", "master-1", "master-2", "worker-0", "worker-1", "worker-2"} {
-			all = append(all, s+"/"+node)
+		for i := range 3 {
+			all = append(all, fmt.Sprintf("%s/master-%d", s, i))
+		}
+		for i := range workers {
+			all = append(all, fmt.Sprintf("%s/worker-%d", s, i))
 		}
 	}
 	return all
 }
 
-// New starts a lab with a state directory that holds a key for each of stacks, as if they had been made on this machine.
+// New starts a lab with a state directory that holds a key for each of stacks, as if they had been made on this machine. A stack may have
+// three masters and three workers.
 func New(t testing.TB, stacks []string, options ...openstacktest.Option) *Lab {
 	t.Helper()
-	l := &Lab{Cloud: openstacktest.New(t, options...), State: t.TempDir(), t: t, hosts: sshtest.New(t, names(stacks)...), born: map[string]string{}, leads: map[string]string{}}
+	return NewOf(t, stacks, 3, options...)
+}
+
+// NewOf is [New] for stacks of up to so many workers.
+func NewOf(t testing.TB, stacks []string, workers int, options ...openstacktest.Option) *Lab {
+	t.Helper()
+	hosts := names(stacks, workers)
+	l := &Lab{Cloud: openstacktest.New(t, options...), State: t.TempDir(), t: t, hosts: sshtest.New(t, hosts...), born: map[string]string{}, leads: map[string]string{}}
 	l.hosts.Route = l.boot
 	l.hosts.Beyond = func(addr string) string {
 		l.mu.Lock()
@@ -59,7 +70,7 @@ func New(t testing.TB, stacks []string, options ...openstacktest.Option) *Lab {
 	for _, name := range stacks {
 		l.Key(name)
 	}
-	for _, name := range names(stacks) {
+	for _, name := range hosts {
 		h := l.hosts.Host(name)
 		h.On("*", sshtest.Text("")) // what is run is the business of other tests
 		h.On("*ssh-keygen -q*", func(e *sshtest.Exec) int { return l.generate(e) })
