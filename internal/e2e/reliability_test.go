@@ -38,7 +38,11 @@ var (
 func TestReliability(t *testing.T) {
 	const stack = "reliability"
 	lab := func(args ...string) []string { return append([]string{"--cloud", "lab"}, args...) }
-	t.Cleanup(func() { exec.Command(kuryrctl(t), lab("unstack", stack, "--yes")...).Run() })
+	t.Cleanup(func() { // with a limit: unstack waits for a load balancer that stays PENDING
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+		defer cancel()
+		exec.CommandContext(ctx, kuryrctl(t), lab("unstack", stack, "--yes")...).Run()
+	})
 	run(t, 0, lab("stack", stack, "-f", "../../examples/minimal.yaml", "--bundle", bundleOf(t), "--progress", "plain")...)
 	s := &siege{t: t, stack: stack, api: operate(t, stack), took: map[string][]time.Duration{}, killed: map[string]int{}}
 
@@ -55,7 +59,6 @@ func TestReliability(t *testing.T) {
 	}
 	s.trouble(rand.New(rand.NewPCG(*seed, 0)), end)
 	hands.Wait()
-	s.freed += s.free()
 	stop()
 	watch.Wait()
 
@@ -63,6 +66,7 @@ func TestReliability(t *testing.T) {
 	recovery := time.Now()
 	expectPoolsInNeutron(t, stack, s.api, 0)
 	eventually(t, "the cloud to have what it had before", 5*time.Minute, func() string {
+		s.freed += s.free()
 		now := s.things()
 		for _, x := range now {
 			if !slices.Contains(before, x) {
@@ -77,6 +81,11 @@ func TestReliability(t *testing.T) {
 		return ""
 	})
 	t.Logf("settled %v after the last step; %v in all\n%s", time.Since(recovery).Round(time.Second), time.Since(began).Round(time.Second), s.report())
+	for victim := range victims {
+		if s.killed[victim] == 0 && *trouble >= 15*time.Minute {
+			t.Errorf("%s was not killed once", victim)
+		}
+	}
 	if s.unheard > 0 {
 		t.Errorf("pods that nobody touched did not answer %d of %d times", s.unheard, s.asked)
 	}
@@ -232,17 +241,25 @@ func (s *siege) trouble(random *rand.Rand, end time.Time) {
 			node = fmt.Sprintf("worker-%d", random.IntN(2))
 		}
 		if line := victims[victim]; line != "" {
-			// What is just being started has no process to kill.
-			run(s.t, 0, "--cloud", "lab", "ssh", s.stack, node, "--", "sudo sh -c "+quote(line+" || true"))
-		} else if !s.killService(victim) {
-			continue
+			out, _ := run(s.t, 0, "--cloud", "lab", "ssh", s.stack, node, "--", "sudo sh -c "+quote(killing(line)))
+			s.count(victim, out)
+		} else {
+			s.count(victim, s.killService(victim))
 		}
+	}
+}
+
+// killing is a command that says whether it killed anything: what is just being started has no process yet.
+func killing(line string) string { return "if " + line + "; then echo killed; fi" }
+
+func (s *siege) count(victim, said string) {
+	if strings.TrimSpace(said) == "killed" {
 		s.killed[victim]++
 	}
 }
 
-// killService kills a service of the cloud with all its processes. It is false when the service does not run.
-func (s *siege) killService(name string) bool {
+// killService kills a service of the cloud with all its processes, and returns what [killing] said.
+func (s *siege) killService(name string) string {
 	out, _ := run(s.t, 0, "cloud", "status", "-o", "json")
 	var status struct {
 		Services []struct {
@@ -255,15 +272,15 @@ func (s *siege) killService(name string) bool {
 	}
 	for _, u := range status.Services {
 		if u.Name == name && u.PID > 0 {
-			run(s.t, 0, "cloud", "exec", "--", "sh", "-c", fmt.Sprintf("kill -9 -- -%d || true", u.PID))
-			return true
+			out, _ := run(s.t, 0, "cloud", "exec", "--", "sh", "-c", killing(fmt.Sprintf("kill -9 -%d", u.PID)))
+			return out
 		}
 	}
-	return false
+	return ""
 }
 
-// free does what only the cloud's operator can: Octavia's API forgets what it was doing for the OVN provider when it is killed, and a load balancer
-// that is PENDING takes neither a change nor its deletion. It returns how many there were.
+// free does what only the cloud's operator can: when the OVN provider cannot tell Octavia what became of a change (its driver agent's socket takes
+// no more connections, or it was killed), the load balancer stays PENDING, and takes neither a change nor its deletion. It returns how many there were.
 func (s *siege) free() int {
 	out, _ := run(s.t, 0, "cloud", "exec", "--", "mariadb", "octavia", "-sNe", "update load_balancer set provisioning_status='ERROR' where name like '"+s.stack+"/svc/%' "+
 		"and provisioning_status like 'PENDING%' and coalesce(updated_at, created_at) < utc_timestamp() - interval 60 second; select row_count()")
