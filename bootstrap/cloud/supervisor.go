@@ -40,6 +40,7 @@ const (
 
 const (
 	maxRestarts   = 5           // in a row
+	restartPause  = time.Second // before the first of them; before each further one twice as long
 	settled       = time.Minute // a daemon that ran for this long can run
 	readyTimeout  = 4 * time.Minute
 	probeInterval = 200 * time.Millisecond
@@ -50,17 +51,23 @@ type supervisor struct {
 	children *children
 	reporter *reporter
 	began    time.Time
+	pause    time.Duration // restartPause
 
 	daemons  sync.WaitGroup
 	mu       sync.Mutex
 	running  map[string]runningDaemon
 	failed   map[string]error // daemons that ended too often
-	stopping bool
+	stopping chan struct{}    // closed by stop
 }
 
 type runningDaemon struct {
 	pid    int
 	exited <-chan struct{}
+}
+
+func newSupervisor(c *children, r *reporter) *supervisor {
+	return &supervisor{children: c, reporter: r, began: time.Now(), pause: restartPause,
+		running: map[string]runningDaemon{}, failed: map[string]error{}, stopping: make(chan struct{})}
 }
 
 // Supervise is the first process of the lab. It runs in fresh mount, PID, UTS and IPC namespaces and in the lab's network
@@ -74,7 +81,7 @@ func Supervise(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("reading the lab's orders: %w", err)
 	}
-	s := &supervisor{children: newChildren(), running: map[string]runningDaemon{}, failed: map[string]error{}, began: time.Now()}
+	s := newSupervisor(newChildren(), &reporter{path: filepath.Join(reportPlace, "report.json")})
 	if err := json.Unmarshal(data, &s.start); err != nil {
 		return fmt.Errorf("reading the lab's orders: %w", err)
 	}
@@ -86,7 +93,6 @@ func Supervise(ctx context.Context, path string) error {
 	if err := writeJSON(s.Process, self, 0o600); err != nil {
 		return err
 	}
-	s.reporter = &reporter{path: filepath.Join(reportPlace, "report.json")}
 	if err := s.Filesystem.enterRoot(); err != nil {
 		return err
 	}
@@ -167,7 +173,7 @@ func (s *supervisor) command(log string, argv ...string) command {
 func (s *supervisor) keep(name string, cmd command) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping {
+	if s.isStopping() {
 		return errors.New("the lab is stopping")
 	}
 	pid, exited, err := s.children.start(cmd)
@@ -179,6 +185,8 @@ func (s *supervisor) keep(name string, cmd command) error {
 	s.reporter.unit(name, func(u *UnitStatus) { u.PID = pid })
 	s.daemons.Go(func() {
 		status := <-exited
+		// Its workers, which outlive it: they hold the port that the next one wants.
+		syscall.Kill(-pid, syscall.SIGKILL)
 		close(gone)
 		s.died(name, cmd, status, time.Since(began))
 	})
@@ -188,12 +196,12 @@ func (s *supervisor) keep(name string, cmd command) error {
 func (s *supervisor) died(name string, cmd command, status syscall.WaitStatus, lived time.Duration) {
 	s.mu.Lock()
 	delete(s.running, name)
-	stopping := s.stopping
 	s.mu.Unlock()
-	if stopping {
+	if s.isStopping() {
 		return
 	}
 	end := fmt.Errorf("%s, see %s", describe(status), cmd.log)
+	restarts := 0
 	restart := false
 	s.reporter.unit(name, func(u *UnitStatus) {
 		u.PID, u.Detail = 0, end.Error()
@@ -203,8 +211,15 @@ func (s *supervisor) died(name string, cmd command, status syscall.WaitStatus, l
 		if restart = u.Restarts < maxRestarts; restart {
 			u.Restarts++
 		}
+		restarts = u.Restarts
 	})
 	if restart {
+		// What made it end (a port that is still taken, a database that is away) takes its time to pass.
+		select {
+		case <-time.After(s.pause << (restarts - 1)):
+		case <-s.stopping:
+			return
+		}
 		err := s.keep(name, cmd)
 		if err == nil {
 			return
@@ -223,10 +238,19 @@ func (s *supervisor) givenUp(name string) error {
 	return s.failed[name]
 }
 
+func (s *supervisor) isStopping() bool {
+	select {
+	case <-s.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
 // stop ends the services that have something to lose in order, and leaves the others to the kernel.
 func (s *supervisor) stop() {
 	s.mu.Lock()
-	s.stopping = true
+	close(s.stopping)
 	pids := make(map[string]runningDaemon, len(s.running))
 	for name, d := range s.running {
 		pids[name] = d

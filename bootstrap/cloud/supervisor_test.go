@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -148,9 +149,9 @@ func TestChildrenAreKilledWithTheirGroupAtTheEndOfTheContext(t *testing.T) {
 // TestDaemonIsRestartedAFewTimes runs one that ends at once.
 func TestDaemonIsRestartedAFewTimes(t *testing.T) {
 	reaping(t, func(c *children, log string) {
-		s := &supervisor{children: c, running: map[string]runningDaemon{}, failed: map[string]error{},
-			reporter: &reporter{path: log + ".json", now: report{Units: []UnitStatus{{Name: "d"}}}}}
-		runs := log + ".runs"
+		s := newSupervisor(c, &reporter{path: log + ".json", now: report{Units: []UnitStatus{{Name: "d"}}}})
+		s.pause = 5 * time.Millisecond
+		runs, began := log+".runs", time.Now()
 		if err := s.keep("d", command{argv: []string{"sh", "-c", "echo >> " + runs + "; exit 9"}, log: log}); err != nil {
 			t.Fatal(err)
 		}
@@ -162,6 +163,9 @@ func TestDaemonIsRestartedAFewTimes(t *testing.T) {
 		if got, _ := os.ReadFile(runs); len(got) != 1+maxRestarts {
 			t.Errorf("it ran %d times", len(got))
 		}
+		if took, want := time.Since(began), s.pause*(1<<maxRestarts-1); took < want {
+			t.Errorf("it was given up after %v, and was to have %v", took, want)
+		}
 		r, err := readReport(log + ".json")
 		if err != nil || r.Units[0].Phase != "failed" || r.Units[0].Restarts != maxRestarts {
 			t.Errorf("the report says %+v, %v", r, err)
@@ -172,8 +176,8 @@ func TestDaemonIsRestartedAFewTimes(t *testing.T) {
 // TestDaemonThatSettledIsRestartedAgain has one end after it ran for long, as often as it may end in a row already.
 func TestDaemonThatSettledIsRestartedAgain(t *testing.T) {
 	reaping(t, func(c *children, log string) {
-		s := &supervisor{children: c, running: map[string]runningDaemon{}, failed: map[string]error{},
-			reporter: &reporter{path: log + ".json", now: report{Units: []UnitStatus{{Name: "d", Restarts: maxRestarts}}}}}
+		s := newSupervisor(c, &reporter{path: log + ".json", now: report{Units: []UnitStatus{{Name: "d", Restarts: maxRestarts}}}})
+		s.pause = 0
 		s.died("d", command{argv: []string{"sleep", "60"}, log: log}, 9, settled)
 		if r, err := readReport(log + ".json"); err != nil || r.Units[0].PID == 0 || r.Units[0].Restarts != 1 || s.failed["d"] != nil {
 			t.Errorf("the report says %+v, %v; failed: %v", r, err, s.failed)
@@ -182,10 +186,47 @@ func TestDaemonThatSettledIsRestartedAgain(t *testing.T) {
 	})
 }
 
+// TestDaemonsWorkersEndWithIt has a master that is killed while its worker holds what the next master needs.
+func TestDaemonsWorkersEndWithIt(t *testing.T) {
+	reaping(t, func(c *children, log string) {
+		s := newSupervisor(c, &reporter{path: log + ".json", now: report{Units: []UnitStatus{{Name: "d"}}}})
+		s.pause = 5 * time.Millisecond
+		worker := "exec flock --nonblock " + log + ".port sh -c 'echo has it >>" + log + "; exec sleep 600'"
+		if err := s.keep("d", command{argv: []string{"sh", "-c", worker + " & wait"}, log: log}); err != nil {
+			t.Fatal(err)
+		}
+		for n := 1; n <= 2; n++ {
+			await(t, "the worker to have what it needs", func() bool {
+				said, _ := os.ReadFile(log)
+				return strings.Count(string(said), "has it") == n
+			})
+			s.mu.Lock()
+			pid := s.running["d"].pid
+			s.mu.Unlock()
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		s.stop()
+	})
+}
+
+func TestStopEndsTheWaitForARestart(t *testing.T) {
+	reaping(t, func(c *children, log string) {
+		s := newSupervisor(c, &reporter{path: log + ".json", now: report{Units: []UnitStatus{{Name: "d"}}}})
+		s.pause = time.Hour
+		if err := s.keep("d", command{argv: []string{"false"}, log: log}); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "its end", func() bool {
+			r, err := readReport(log + ".json")
+			return err == nil && r.Units[0].Restarts == 1
+		})
+		s.stop()
+	})
+}
+
 func TestStopEndsDaemonsWithoutRestart(t *testing.T) {
 	reaping(t, func(c *children, log string) {
-		s := &supervisor{children: c, running: map[string]runningDaemon{}, failed: map[string]error{},
-			reporter: &reporter{path: log + ".json", now: report{Units: []UnitStatus{{Name: "mariadb"}, {Name: "other"}}}}}
+		s := newSupervisor(c, &reporter{path: log + ".json", now: report{Units: []UnitStatus{{Name: "mariadb"}, {Name: "other"}}}})
 		// One that is asked and one that is not.
 		if err := s.keep("mariadb", command{argv: []string{"sh", "-c", "trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.05; done"}, log: log}); err != nil {
 			t.Fatal(err)
