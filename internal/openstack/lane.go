@@ -22,6 +22,8 @@ type lane struct {
 	owed  int // slots to withhold that are in use yet
 	cuts  int // how often limit was cut
 	good  int // answers since limit changed
+
+	served bool // the service has answered before, with no error of its own
 }
 
 func newLane(most int) *lane { return &lane{slots: make(chan struct{}, most), limit: most} }
@@ -77,6 +79,7 @@ func (l *lane) leave() {
 func (l *lane) learn(cuts, status int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.served = l.served || status < http.StatusInternalServerError
 	switch {
 	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
 		if cuts < l.cuts {
@@ -97,6 +100,12 @@ func (l *lane) learn(cuts, status int) {
 		}
 		<-l.slots // one that was withheld
 	}
+}
+
+func (l *lane) hasServed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.served
 }
 
 // pause closes the lane for everybody: one refusal for too many requests concerns them all.

@@ -11,7 +11,10 @@ import (
 
 const (
 	maxTries     = 5
-	maxRateTries = 10               // for 429: nothing was done, and the cloud asks to come again
+	maxRateTries = 10 // for 429: nothing was done, and the cloud asks to come again
+	// maxAwayTries, about half a minute and a minute at most, is for a service that has answered before and is away now: it is restarted or
+	// moved. One that never answered has a wrong address rather, which a person wants to hear of at once.
+	maxAwayTries = 9
 	maxBackoff   = 30 * time.Second // bound of one random wait
 	maxWait      = 2 * time.Minute  // a cloud that asks for more has an outage, which is for a person to hear of
 )
@@ -19,15 +22,18 @@ const (
 // retry decides whether req is sent again, and when. The rule is one: a request that may have been applied is sent again only
 // if applying it twice is the same as once (RFC 9110 9.2.2). So GET, HEAD, PUT, DELETE and logins are repeated after transport errors and
 // 500, 502, 503, 504; POST and PATCH only when they never left, or when the reply says that nothing was done.
-func (t *transport) retry(req *http.Request, resp *http.Response, sent bool, err error, try int) (time.Duration, bool) {
+func (t *transport) retry(req *http.Request, resp *http.Response, served, sent bool, err error, try int) (time.Duration, bool) {
 	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		return 0, false
 	}
 	repeatable := isRepeatable(req)
-	if err != nil {
-		return t.jitter(try), try < maxTries && !isFinal(err) && (repeatable || !sent)
-	}
 	limit := maxTries
+	if served && isAway(resp, sent) {
+		limit = maxAwayTries
+	}
+	if err != nil {
+		return t.jitter(try), try < limit && !isFinal(err) && (repeatable || !sent)
+	}
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests:
 		limit = maxRateTries
@@ -51,6 +57,14 @@ func (t *transport) retry(req *http.Request, resp *http.Response, sent bool, err
 	}
 	// Not all at once when the time has come.
 	return wait + t.jitter(1), try < limit
+}
+
+// isAway tells that nobody is at the service's address, or nobody behind the proxy there.
+func isAway(resp *http.Response, sent bool) bool {
+	if resp == nil {
+		return !sent
+	}
+	return resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusServiceUnavailable
 }
 
 func isRepeatable(req *http.Request) bool {

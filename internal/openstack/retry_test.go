@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,36 +87,37 @@ func TestWhatIsSentAgain(t *testing.T) {
 		fail  func(*http.Request) (*http.Response, error)
 		again []string
 		tries int
+		away  int // the tries of a service that has answered before
 	}{
-		{"a lost reply", lose, repeatable, 5},
-		{"a connection that was refused", refused, all, 5},
-		{"500", code(500), repeatable, 5},
-		{"502", code(502), repeatable, 5},
-		{"503", code(503), repeatable, 5},
-		{"504", code(504), repeatable, 5},
-		{"503 with the time to come again", code(503, "Retry-After", "1"), all, 5},
-		{"429", code(429), all, 10},
-		{"429 with the time to come again", code(429, "Retry-After", "7"), all, 10},
-		{"429 that wants an hour", code(429, "Retry-After", "3600"), nil, 0},
-		{"400", code(400), nil, 0},
-		{"401", code(401), nil, 0},
-		{"404", code(404), nil, 0},
-		{"409", code(409), nil, 0},
-		{"501", code(501), nil, 0},
+		{"a lost reply", lose, repeatable, 5, 5},
+		{"a connection that was refused", refused, all, 5, 9},
+		{"500", code(500), repeatable, 5, 5},
+		{"502", code(502), repeatable, 5, 9},
+		{"503", code(503), repeatable, 5, 9},
+		{"504", code(504), repeatable, 5, 5},
+		{"503 with the time to come again", code(503, "Retry-After", "1"), all, 5, 9},
+		{"429", code(429), all, 10, 10},
+		{"429 with the time to come again", code(429, "Retry-After", "7"), all, 10, 10},
+		{"429 that wants an hour", code(429, "Retry-After", "3600"), nil, 0, 0},
+		{"400", code(400), nil, 0, 0},
+		{"401", code(401), nil, 0, 0},
+		{"404", code(404), nil, 0, 0},
+		{"409", code(409), nil, 0, 0},
+		{"501", code(501), nil, 0, 0},
 		{"a certificate nobody trusts", func(*http.Request) (*http.Response, error) {
 			return nil, &net.OpError{Op: "remote error", Err: certError()}
-		}, nil, 0},
+		}, nil, 0, 0},
 		{"a name that does not exist", func(*http.Request) (*http.Response, error) {
 			return nil, &net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}
-		}, nil, 0},
+		}, nil, 0, 0},
 		{"a connection that timed out", func(*http.Request) (*http.Response, error) {
 			return nil, &net.OpError{Op: "dial", Err: context.DeadlineExceeded}
-		}, nil, 0},
+		}, nil, 0, 0},
 		{"a web page", func(*http.Request) (*http.Response, error) {
 			r := reply(200)
 			r.Body = io.NopCloser(strings.NewReader("<html>hello</html>"))
 			return r, nil
-		}, nil, 0},
+		}, nil, 0, 0},
 	}
 	for _, tt := range tests {
 		for _, method := range all {
@@ -128,11 +130,9 @@ func TestWhatIsSentAgain(t *testing.T) {
 					if method == "GET" || method == "HEAD" || method == "DELETE" {
 						body = ""
 					}
-					want := 1
-					for _, m := range tt.again {
-						if m == method {
-							want = tt.tries
-						}
+					want, away := 1, 1
+					if slices.Contains(tt.again, method) {
+						want, away = tt.tries, tt.away
 					}
 					tr, w := over(Options{}, func(_ int, req *http.Request) (*http.Response, error) { return tt.fail(req) })
 					_, _ = tr.RoundTrip(request(t.Context(), verb, url, body))
@@ -143,6 +143,18 @@ func TestWhatIsSentAgain(t *testing.T) {
 						if b != body {
 							t.Errorf("sending %d had body %q", i+1, b)
 						}
+					}
+					tr, w = over(Options{}, func(n int, req *http.Request) (*http.Response, error) {
+						if n == 1 {
+							return reply(404), nil
+						}
+						return tt.fail(req)
+					})
+					for range 2 {
+						_, _ = tr.RoundTrip(request(t.Context(), verb, url, body))
+					}
+					if got := int(w.sent.Load()) - 1; got != away {
+						t.Errorf("sent %d times to a service that has answered before, want %d", got, away)
 					}
 					if want == 1 {
 						return

@@ -99,7 +99,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			l.learn(cuts, resp.StatusCode)
 		}
 
-		wait, again := t.retry(req, resp, sent, err, try)
+		wait, again := t.retry(req, resp, l.hasServed(), sent, err, try)
 		if resp != nil && resent {
 			resp.Header.Set(resentHeader, "1")
 		}
