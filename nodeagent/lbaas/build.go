@@ -37,22 +37,11 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 	}
 	switch {
 	case b.Status == "ERROR" || b.Broken != "":
-		t.alarm(ctx, n, s, LoadBalancerFailed, fmt.Sprintf("%s of load balancer %s (%s) went into ERROR: it is made anew", cmp.Or(b.Broken, "the whole"), b.Name, b.ID))
-		if wait := time.Until(n.rebuild); wait > 0 {
-			return wait, nil
-		}
-		n.rebuilt++
-		n.rebuild = time.Now().Add(min(t.o.Backoff<<min(n.rebuilt, 16), max(5*time.Minute, t.o.Backoff)))
-		t.add("load_balancers_rebuilt_total", 1)
-		return t.remove(ctx, n, 0)
+		return t.rebuild(ctx, n, s, fmt.Sprintf("%s of load balancer %s (%s) went into ERROR: it is made anew", cmp.Or(b.Broken, "the whole"), b.Name, b.ID))
 	case b.Status != "ACTIVE":
-		if n.pending.IsZero() {
-			n.pending = time.Now()
-		}
-		if n.ready = false; time.Since(n.pending) > t.o.Patience {
-			t.alarm(ctx, n, s, LoadBalancerPending, fmt.Sprintf("load balancer %s (%s) is %s for more than %s; Octavia takes no change meanwhile", b.Name, b.ID, b.Status, t.o.Patience))
-		}
-		return min(max(t.o.Poll, time.Since(n.pending)/8), 15*t.o.Poll), nil
+		return t.pending(ctx, n, s, b), nil
+	case len(b.UnderWay) > 0:
+		return t.settle(ctx, n, s, b)
 	}
 	if final(b, w.tree) {
 		t.o.Log.Info("making a load balancer anew, since its session affinity cannot be changed", "name", b.Name)
@@ -66,7 +55,7 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 	switch {
 	case openstack.IsImmutable(err):
 		b.Status = "PENDING_UPDATE" // by whom ever
-		return t.o.Poll, nil
+		return t.pending(ctx, n, s, b), nil
 	case c.method == http.MethodDelete && openstack.IsNotFound(err):
 	case err != nil:
 		return 0, openstack.Wrap(err, "asking load balancer %s to %s", b.Name, c.what)
@@ -76,6 +65,45 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 	b.Status, n.asked, n.at = "PENDING_UPDATE", w.tree, time.Now()
 	n.pending = n.at
 	return t.o.Poll, nil
+}
+
+// rebuild removes a load balancer that is to be made anew, less and less often when that has to be done over and over.
+func (t *term) rebuild(ctx context.Context, n *item, s *corev1.Service, note string) (time.Duration, error) {
+	t.alarm(ctx, n, s, LoadBalancerFailed, note)
+	if wait := time.Until(n.rebuild); wait > 0 {
+		return wait, nil
+	}
+	n.rebuilt++
+	n.rebuild = time.Now().Add(min(t.o.Backoff<<min(n.rebuilt, 16), max(5*time.Minute, t.o.Backoff)))
+	t.add("load_balancers_rebuilt_total", 1)
+	return t.remove(ctx, n, 0)
+}
+
+// pending is how long to wait before the next look at a load balancer that is under way.
+func (t *term) pending(ctx context.Context, n *item, s *corev1.Service, b *balancer) time.Duration {
+	if n.pending.IsZero() {
+		n.pending = time.Now()
+	}
+	if n.ready = false; time.Since(n.pending) > t.o.Patience {
+		t.alarm(ctx, n, s, LoadBalancerPending, fmt.Sprintf("load balancer %s (%s) is %s for more than %s; Octavia takes no change meanwhile", b.Name, b.ID, b.Status, t.o.Patience))
+	}
+	return min(max(t.o.Poll, time.Since(n.pending)/8), 15*t.o.Poll)
+}
+
+// settle waits for the parts of a load balancer that is ACTIVE. The OVN provider is done with the whole first and with its parts, one by one, within
+// seconds. What it had not begun with when octavia-api was killed stays PENDING for ever, and takes no change: only the whole can go.
+func (t *term) settle(ctx context.Context, n *item, s *corev1.Service, b *balancer) (time.Duration, error) {
+	if !slices.Equal(n.underWay, b.UnderWay) {
+		n.underWay, n.pending = b.UnderWay, time.Now()
+	}
+	if time.Since(n.pending) > t.o.Settle {
+		lost := b.UnderWay[0]
+		return t.rebuild(ctx, n, s, fmt.Sprintf("%s of load balancer %s (%s) is %s for more than %s, and the whole is not: Octavia has lost it, and it is made anew",
+			lost.what, b.Name, b.ID, lost.status, t.o.Settle))
+	}
+	again := t.pending(ctx, n, s, b)
+	b.Status = "PENDING_UPDATE" // so that the next pass looks
+	return again, nil
 }
 
 // pieces tells that a load balancer is made piece by piece.

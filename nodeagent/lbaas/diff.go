@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 )
 
 // balancer is a load balancer with everything in it, as it is or as it should be. What is only in Octavia's hands is empty in the latter.
@@ -16,13 +17,20 @@ type balancer struct {
 	Listeners             []*listener
 	Loose                 []*pool // that no listener uses
 	Broken                string  // what of it is in ERROR while the whole is not
+	UnderWay              []part  // what of it is PENDING while the whole is not
 	Off                   bool    // somebody disabled it
 }
 
-// suspect notes a part in ERROR.
+// part is something in a load balancer that has a state of its own.
+type part struct{ what, status string }
+
+// suspect notes a part that is not ACTIVE.
 func (b *balancer) suspect(kind, name, status string) {
-	if status == "ERROR" {
+	switch {
+	case status == "ERROR":
 		b.Broken = kind + " " + name
+	case strings.HasPrefix(status, "PENDING_"):
+		b.UnderWay = append(b.UnderWay, part{kind + " " + name, status})
 	}
 }
 

@@ -47,6 +47,7 @@ type Options struct {
 	Backoff  time.Duration // 1 s: before the second try of what failed; twice as long before each further one, up to a minute
 	Resync   time.Duration // 5 min: what is known of the cloud is read anew after it
 	Patience time.Duration // 10 min: a load balancer may be PENDING that long before it is told
+	Settle   time.Duration // 1 min: parts of an ACTIVE load balancer may be PENDING that long without any progress before they are lost
 	LeakAge  time.Duration // 1 min: how old a port must be to be taken for one that a load balancer left behind
 }
 
@@ -63,7 +64,7 @@ type Services struct {
 func New(o Options) (*Services, error) {
 	o.Linger, o.Poll = cmp.Or(o.Linger, 200*time.Millisecond), cmp.Or(o.Poll, time.Second)
 	o.Backoff, o.Resync = cmp.Or(o.Backoff, time.Second), cmp.Or(o.Resync, 5*time.Minute)
-	o.Patience, o.LeakAge = cmp.Or(o.Patience, 10*time.Minute), cmp.Or(o.LeakAge, time.Minute)
+	o.Patience, o.Settle, o.LeakAge = cmp.Or(o.Patience, 10*time.Minute), cmp.Or(o.Settle, time.Minute), cmp.Or(o.LeakAge, time.Minute)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

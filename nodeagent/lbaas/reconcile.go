@@ -22,18 +22,19 @@ type item struct {
 	at        time.Time   // what is known of the cloud is from then, with our own changes
 	stale     time.Time   // what is known from before then is worth nothing
 
-	doomed  string    // id of the latest load balancer whose deletion Octavia took
-	since   time.Time // when it did
-	pending time.Time // since when the load balancer is under way
-	rebuilt int       // how often it was, one after the other
-	rebuild time.Time // not before
-	bare    bool      // it cannot be made with what is in it
-	fails   int       // passes that failed, one after the other
-	pause   time.Time // nothing is tried before
-	told    map[wish]bool
-	alarm   Reason // of the last Event that told of something wrong, until all is well again
-	ready   bool
-	rules   []rule
+	doomed   string    // id of the latest load balancer whose deletion Octavia took
+	since    time.Time // when it did
+	pending  time.Time // since when the load balancer is under way
+	underWay []part    // what of it was, at the last look
+	rebuilt  int       // how often it was, one after the other
+	rebuild  time.Time // not before
+	bare     bool      // it cannot be made with what is in it
+	fails    int       // passes that failed, one after the other
+	pause    time.Time // nothing is tried before
+	told     map[wish]bool
+	alarm    Reason // of the last Event that told of something wrong, until all is well again
+	ready    bool
+	rules    []rule
 }
 
 // soon is when what goes on is looked at again.

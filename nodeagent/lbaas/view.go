@@ -22,7 +22,7 @@ type view struct {
 type pooled struct {
 	ids     []string // sorted
 	members []member
-	broken  string // address of one that is in ERROR
+	odd     []part // members that are not ACTIVE, by their addresses
 }
 
 // publicIP is a floating IP.
@@ -146,7 +146,7 @@ func (c *cloud) lookInside(ctx context.Context, v *view, byID map[string]*balanc
 		made := &pool{ID: p.ID, Name: p.Name, Protocol: p.Protocol, Algorithm: p.Algorithm, Affinity: p.Affinity, Off: !p.Up}
 		b.suspect("pool", p.Name, p.Status)
 		in := pooled{ids: refs(p.Members)}
-		if c.latest != nil && slices.Equal(c.latest.pools[p.ID].ids, in.ids) && c.latest.pools[p.ID].broken == "" {
+		if c.latest != nil && slices.Equal(c.latest.pools[p.ID].ids, in.ids) && len(c.latest.pools[p.ID].odd) == 0 {
 			in = c.latest.pools[p.ID]
 		} else if in, err = c.members(ctx, p.ID); err != nil {
 			if openstack.IsNotFound(err) {
@@ -154,8 +154,8 @@ func (c *cloud) lookInside(ctx context.Context, v *view, byID map[string]*balanc
 			}
 			return err
 		}
-		if in.broken != "" {
-			b.suspect("member", in.broken, "ERROR")
+		for _, m := range in.odd {
+			b.suspect("member", m.what, m.status)
 		}
 		v.pools[p.ID], known[p.ID], home[p.ID] = in, made, b
 		made.Members = in.members
@@ -201,9 +201,9 @@ func (c *cloud) members(ctx context.Context, pool string) (pooled, error) {
 		if m.Status != "PENDING_DELETE" && m.Status != "DELETED" {
 			m.member.ID = m.ID
 			p.members, p.ids = append(p.members, m.member), append(p.ids, m.ID)
-			if m.Status == "ERROR" {
-				p.broken = m.Address
-			}
+		}
+		if m.Status != "ACTIVE" {
+			p.odd = append(p.odd, part{m.Address, m.Status})
 		}
 	}
 	slices.Sort(p.ids)
@@ -245,7 +245,7 @@ func (c *cloud) refresh(ctx context.Context, b, asked *balancer) error {
 		return openstack.Wrap(err, "looking at load balancer %s", b.Name)
 	}
 	now := body.Statuses.LoadBalancer
-	b.Status, b.Broken = now.Status, ""
+	b.Status, b.Broken, b.UnderWay = now.Status, "", nil
 	if b.Status != "ACTIVE" {
 		return nil
 	}
