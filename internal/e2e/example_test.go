@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -20,7 +21,7 @@ func named(t *testing.T, file, domain string) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "lab.yaml")
-	text = append(text, "\ndns_domain: "+domain+"\ndns: {update: {server: 172.24.4.2, key_file: ~/.local/state/kuryrctl/cloud/names.key}}\n"...)
+	text = append(regexp.MustCompile(`(?m)^dns_domain:.*$`).ReplaceAll(text, nil), "\ndns_domain: "+domain+"\ndns: {update: {server: 172.24.4.2, key_file: ~/.local/state/kuryrctl/cloud/names.key}}\n"...)
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -22,12 +22,19 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/wait"
 )
 
-// kubectl runs kubectl on the first master.
+// kubectl runs kubectl on a master that has the API: of two the first has etcd alone.
 func kubectl(t *testing.T, stack, args string) string {
 	t.Helper()
-	out, _ := run(t, 0, "--cloud", "lab", "ssh", stack, "master-0", "--", "sudo kubectl --kubeconfig /etc/kubernetes/admin.conf "+args)
+	master := "master-0"
+	if stack == twoMasters {
+		master = "master-1"
+	}
+	out, _ := run(t, 0, "--cloud", "lab", "ssh", stack, master, "--", "sudo kubectl --kubeconfig /etc/kubernetes/admin.conf "+args)
 	return out
 }
+
+// twoMasters is the stack of the 2017 write-up's topology.
+const twoMasters = "e2e-two"
 
 type pod struct{ name, node, address string }
 

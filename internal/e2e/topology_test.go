@@ -12,15 +12,17 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/wait"
 )
 
-// The 2017 write-up's topology: etcd on the first master, the API on the second.
+// The 2017 write-up's topology: etcd on the first master, the API on the second; and on it all that the write-up put there.
 func TestTwoMastersPartTheirWork(t *testing.T) {
-	const stack, file = "e2e-two", "../../examples/superfluidity.yaml"
+	const stack, domain = twoMasters, twoMasters + ".lab.kuryr.test"
 	lab := func(args ...string) []string { return append([]string{"--cloud", "lab"}, args...) }
 	t.Cleanup(func() { exec.Command(kuryrctl(t), lab("unstack", stack, "--yes")...).Run() })
+	file := named(t, "../../examples/superfluidity.yaml", domain)
 
 	_, talk := run(t, 0, lab("stack", stack, "-f", file, "--bundle", bundleOf(t), "--progress", "plain", "--timings")...)
 	t.Log(talk)
-	expectNodes(t, operate(t, stack), "master-0", "master-1", "worker-0", "worker-1")
+	api := operate(t, stack)
+	expectNodes(t, api, "master-0", "master-1", "worker-0", "worker-1")
 	for node, want := range map[string]string{"master-0": "etcd.yaml\n", "master-1": "kube-apiserver.yaml\nkube-controller-manager.yaml\nkube-scheduler.yaml\n"} {
 		if out, _ := run(t, 0, lab("ssh", stack, node, "--", "sudo ls /etc/kubernetes/manifests")...); out != want {
 			t.Errorf("the static pods of %s are %q, want %q", node, out, want)
@@ -30,9 +32,15 @@ func TestTwoMastersPartTheirWork(t *testing.T) {
 	if writes, _ := requests(t, talk); writes != 0 || len(started(talk)) > 0 {
 		t.Errorf("an idle run made %d writes and worked on %v", writes, started(talk))
 	}
+	addonsLive(t, stack, api)
+	exampleLives(t, stack, domain)
+	doctorFindsNothing(t, ofThePast, stack)
 	run(t, 0, lab("unstack", stack, "--yes")...)
 	if left := openstackNames(t, stack); len(left) > 0 {
 		t.Errorf("left in the cloud:\n%s", strings.Join(left, "\n"))
+	}
+	if at := dig(t, "demo.apps."+domain); at != "" {
+		t.Errorf("unstack left the applications' names at %s", at)
 	}
 }
 
