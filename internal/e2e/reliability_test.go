@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -65,7 +64,7 @@ func TestReliability(t *testing.T) {
 	recovery := time.Now()
 	expectPoolsInNeutron(t, stack, s.api, 0)
 	eventually(t, "the cloud to have what it had before", 5*time.Minute, func() string {
-		s.freed += s.free()
+		s.freed += freeLoadBalancers(s.t, s.stack, time.Minute)
 		now := s.things()
 		for _, x := range now {
 			if !slices.Contains(before, x) {
@@ -227,7 +226,7 @@ func (s *siege) trouble(random *rand.Rand, end time.Time) {
 		if time.Now().After(end) || s.t.Failed() {
 			return
 		}
-		s.freed += s.free()
+		s.freed += freeLoadBalancers(s.t, s.stack, time.Minute)
 		victim := slices.Sorted(maps.Keys(victims))[random.IntN(len(victims))]
 		if victim == "kube-apiserver" && time.Since(spared) < 3*time.Minute {
 			continue
@@ -256,18 +255,6 @@ func (s *siege) trouble(random *rand.Rand, end time.Time) {
 
 // killing is a command that says whether it killed anything: what is just being started has no process yet.
 func killing(line string) string { return "if " + line + "; then echo killed; fi" }
-
-// free does what only the cloud's operator can: when the OVN provider cannot tell Octavia what became of a change (its driver agent's socket takes
-// no more connections, or it was killed), the load balancer stays PENDING, and takes neither a change nor its deletion. It returns how many there were.
-func (s *siege) free() int {
-	out, _ := run(s.t, 0, "cloud", "exec", "--", "mariadb", "octavia", "-sNe", "update load_balancer set provisioning_status='ERROR' where name like '"+s.stack+"/svc/%' "+
-		"and provisioning_status like 'PENDING%' and coalesce(updated_at, created_at) < utc_timestamp() - interval 60 second; select row_count()")
-	n, err := strconv.Atoi(strings.TrimSpace(out))
-	if err != nil {
-		s.t.Errorf("freeing load balancers: %v", err)
-	}
-	return n
-}
 
 // ask sends one request from outside of the cloud's networks.
 func ask(ctx context.Context, address string) error {
