@@ -10,15 +10,13 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 )
 
 // build brings the load balancer one step nearer to what it should be. It returns 0 when it is that.
-func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (time.Duration, error) {
+func (t *term) build(ctx context.Context, n *item, w want) (time.Duration, error) {
 	if len(n.balancers) == 0 {
-		return t.create(ctx, n, s, w)
+		return t.create(ctx, n, w)
 	}
 	b := n.balancers[0]
 	if b.ID == n.doomed {
@@ -28,7 +26,7 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 		err := t.cloud.refresh(ctx, b, n.asked)
 		switch {
 		case openstack.IsNotFound(err) || err == nil && b.Status == "DELETED":
-			t.alarm(ctx, n, s, LoadBalancerRepaired, "load balancer "+b.Name+" was gone, and is made anew")
+			t.alarm(ctx, n, LoadBalancerRepaired, "load balancer "+b.Name+" was gone, and is made anew")
 			n.drop(0)
 			return soon, nil
 		case err != nil:
@@ -37,11 +35,11 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 	}
 	switch {
 	case b.Status == "ERROR" || b.Broken != "":
-		return t.rebuild(ctx, n, s, fmt.Sprintf("%s of load balancer %s (%s) went into ERROR: it is made anew", cmp.Or(b.Broken, "the whole"), b.Name, b.ID))
+		return t.rebuild(ctx, n, fmt.Sprintf("%s of load balancer %s (%s) went into ERROR: it is made anew", cmp.Or(b.Broken, "the whole"), b.Name, b.ID))
 	case b.Status != "ACTIVE":
-		return t.pending(ctx, n, s, b), nil
+		return t.pending(ctx, n, b), nil
 	case len(b.UnderWay) > 0:
-		return t.settle(ctx, n, s, b)
+		return t.settle(ctx, n, b)
 	}
 	if final(b, w.tree) {
 		t.o.Log.Info("making a load balancer anew, since its session affinity cannot be changed", "name", b.Name)
@@ -55,7 +53,7 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 	switch {
 	case openstack.IsImmutable(err):
 		b.Status = "PENDING_UPDATE" // by whom ever
-		return t.pending(ctx, n, s, b), nil
+		return t.pending(ctx, n, b), nil
 	case c.method == http.MethodDelete && openstack.IsNotFound(err):
 	case err != nil:
 		return 0, openstack.Wrap(err, "asking load balancer %s to %s", b.Name, c.what)
@@ -68,8 +66,8 @@ func (t *term) build(ctx context.Context, n *item, s *corev1.Service, w want) (t
 }
 
 // rebuild removes a load balancer that is to be made anew, less and less often when that has to be done over and over.
-func (t *term) rebuild(ctx context.Context, n *item, s *corev1.Service, note string) (time.Duration, error) {
-	t.alarm(ctx, n, s, LoadBalancerFailed, note)
+func (t *term) rebuild(ctx context.Context, n *item, note string) (time.Duration, error) {
+	t.alarm(ctx, n, LoadBalancerFailed, note)
 	if wait := time.Until(n.rebuild); wait > 0 {
 		return wait, nil
 	}
@@ -80,28 +78,28 @@ func (t *term) rebuild(ctx context.Context, n *item, s *corev1.Service, note str
 }
 
 // pending is how long to wait before the next look at a load balancer that is under way.
-func (t *term) pending(ctx context.Context, n *item, s *corev1.Service, b *balancer) time.Duration {
+func (t *term) pending(ctx context.Context, n *item, b *balancer) time.Duration {
 	if n.pending.IsZero() {
 		n.pending = time.Now()
 	}
 	if n.ready = false; time.Since(n.pending) > t.o.Patience {
-		t.alarm(ctx, n, s, LoadBalancerPending, fmt.Sprintf("load balancer %s (%s) is %s for more than %s; Octavia takes no change meanwhile", b.Name, b.ID, b.Status, t.o.Patience))
+		t.alarm(ctx, n, LoadBalancerPending, fmt.Sprintf("load balancer %s (%s) is %s for more than %s; Octavia takes no change meanwhile", b.Name, b.ID, b.Status, t.o.Patience))
 	}
 	return min(max(t.o.Poll, time.Since(n.pending)/8), 15*t.o.Poll)
 }
 
 // settle waits for the parts of a load balancer that is ACTIVE. The OVN provider is done with the whole first and with its parts, one by one, within
 // seconds. What it had not begun with when octavia-api was killed stays PENDING for ever, and takes no change: only the whole can go.
-func (t *term) settle(ctx context.Context, n *item, s *corev1.Service, b *balancer) (time.Duration, error) {
+func (t *term) settle(ctx context.Context, n *item, b *balancer) (time.Duration, error) {
 	if !slices.Equal(n.underWay, b.UnderWay) {
 		n.underWay, n.pending = b.UnderWay, time.Now()
 	}
 	if time.Since(n.pending) > t.o.Settle {
 		lost := b.UnderWay[0]
-		return t.rebuild(ctx, n, s, fmt.Sprintf("%s of load balancer %s (%s) is %s for more than %s, and the whole is not: Octavia has lost it, and it is made anew",
+		return t.rebuild(ctx, n, fmt.Sprintf("%s of load balancer %s (%s) is %s for more than %s, and the whole is not: Octavia has lost it, and it is made anew",
 			lost.what, b.Name, b.ID, lost.status, t.o.Settle))
 	}
-	again := t.pending(ctx, n, s, b)
+	again := t.pending(ctx, n, b)
 	b.Status = "PENDING_UPDATE" // so that the next pass looks
 	return again, nil
 }
@@ -114,7 +112,7 @@ func (t *term) pieces(n *item) bool {
 }
 
 // create makes the load balancer, with everything in it where the provider can.
-func (t *term) create(ctx context.Context, n *item, s *corev1.Service, w want) (time.Duration, error) {
+func (t *term) create(ctx context.Context, n *item, w want) (time.Duration, error) {
 	bare := t.pieces(n)
 	var made struct {
 		LoadBalancer struct {
@@ -185,7 +183,7 @@ const second = 30
 // remove deletes a load balancer, or looks whether it is gone.
 func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error) {
 	b := n.balancers[i]
-	if b.Status == "PENDING_DELETE" || b.ID == n.doomed {
+	if strings.HasPrefix(b.Status, "PENDING_") || b.ID == n.doomed {
 		// The OVN provider tells of changes that were in its queue when the deletion came: the load balancer is ACTIVE once more, and goes all
 		// the same. A second deletion beside the first fails half-way, and has it come back in ERROR after it was gone.
 		err := t.cloud.refresh(ctx, b, nil)
@@ -193,8 +191,15 @@ func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error
 		case openstack.IsNotFound(err) || err == nil && b.Status == "DELETED":
 			n.drop(i)
 			return soon, nil
-		case err != nil || b.Status == "PENDING_DELETE" || b.ID == n.doomed && b.Status != "ERROR" && time.Since(n.since) < second*t.o.Poll:
-			return t.o.Poll, err
+		case err != nil:
+			return 0, err
+		case strings.HasPrefix(b.Status, "PENDING_"):
+			return t.pending(ctx, n, b), nil
+		case b.ID == n.doomed && b.Status == "ERROR" && !n.since.IsZero():
+			n.since = time.Time{}
+			return 0, &undeleted{fmt.Sprintf("deleting load balancer %s (%s): Octavia took the call, and put %s into ERROR", b.Name, b.ID, cmp.Or(b.Broken, "the whole"))}
+		case b.ID == n.doomed && b.Status != "ERROR" && time.Since(n.since) < second*t.o.Poll:
+			return t.o.Poll, nil
 		}
 	}
 	err := t.cloud.lb(ctx, http.MethodDelete, "loadbalancers/"+b.ID+"?cascade=true", nil, nil)
@@ -203,13 +208,25 @@ func (t *term) remove(ctx context.Context, n *item, i int) (time.Duration, error
 		n.drop(i)
 		return soon, nil
 	case openstack.IsImmutable(err):
-		return t.o.Poll, nil
+		b.Status = "PENDING_UPDATE" // by whom ever
+		return t.pending(ctx, n, b), nil
 	case err != nil:
 		return 0, openstack.Wrap(err, "deleting load balancer %s", b.Name)
 	}
 	t.o.Log.Info("deleting a load balancer", "name", b.Name)
 	b.Status, n.doomed, n.since, n.at = "PENDING_DELETE", b.ID, time.Now(), time.Now()
+	n.pending = n.since
 	return t.o.Poll, nil
+}
+
+// undeleted is a load balancer whose deletion was taken and not made.
+type undeleted struct{ text string }
+
+func (e *undeleted) Error() string { return e.text }
+
+// ending tells that a load balancer was doomed and is still there.
+func (n *item) ending() bool {
+	return slices.ContainsFunc(n.balancers, func(b *balancer) bool { return b.ID == n.doomed })
 }
 
 // drop notes that a load balancer is gone. A floating IP that led to it stays, and leads nowhere.
@@ -219,5 +236,5 @@ func (n *item) drop(i int) {
 			n.floating[j].Port = ""
 		}
 	}
-	n.balancers, n.at = slices.Delete(slices.Clone(n.balancers), i, i+1), time.Now()
+	n.balancers, n.at, n.pending = slices.Delete(slices.Clone(n.balancers), i, i+1), time.Now(), time.Time{}
 }

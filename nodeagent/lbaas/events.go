@@ -13,14 +13,15 @@ type Reason string
 
 // The reasons there are.
 const (
-	LoadBalancerReady     Reason = "LoadBalancerReady"
-	LoadBalancerFailed    Reason = "LoadBalancerFailed"
-	LoadBalancerPending   Reason = "LoadBalancerPending"
-	LoadBalancerRepaired  Reason = "LoadBalancerRepaired"
-	QuotaExceeded         Reason = "QuotaExceeded"
-	AddressInUse          Reason = "AddressInUse"
-	FloatingIPUnavailable Reason = "FloatingIPUnavailable"
-	CloudError            Reason = "CloudError"
+	LoadBalancerReady       Reason = "LoadBalancerReady"
+	LoadBalancerFailed      Reason = "LoadBalancerFailed"
+	LoadBalancerPending     Reason = "LoadBalancerPending"
+	LoadBalancerRepaired    Reason = "LoadBalancerRepaired"
+	LoadBalancerUndeletable Reason = "LoadBalancerUndeletable"
+	QuotaExceeded           Reason = "QuotaExceeded"
+	AddressInUse            Reason = "AddressInUse"
+	FloatingIPUnavailable   Reason = "FloatingIPUnavailable"
+	CloudError              Reason = "CloudError"
 
 	AddressFamilyNotSupported Reason = "AddressFamilyNotSupported"
 	AnnotationInvalid         Reason = "AnnotationInvalid"
@@ -38,6 +39,7 @@ var reasons = map[Reason]string{
 	LoadBalancerReady:         corev1.EventTypeNormal,
 	LoadBalancerFailed:        corev1.EventTypeWarning,
 	LoadBalancerPending:       corev1.EventTypeWarning,
+	LoadBalancerUndeletable:   corev1.EventTypeWarning,
 	LoadBalancerRepaired:      corev1.EventTypeWarning,
 	QuotaExceeded:             corev1.EventTypeWarning,
 	AddressInUse:              corev1.EventTypeWarning,

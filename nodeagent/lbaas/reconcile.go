@@ -10,20 +10,22 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 )
 
 // item is what one term knows of one Service. The queue gives a Service to one worker at a time, so it needs no lock.
 type item struct {
-	balancers []*balancer // that bear its name, whatever its UID was
-	floating  []publicIP  // that are marked for it, or lead to one of these
-	asked     *balancer   // what the latest change asked for
-	at        time.Time   // what is known of the cloud is from then, with our own changes
-	stale     time.Time   // what is known from before then is worth nothing
+	about     *corev1.Service // as it was last
+	balancers []*balancer     // that bear its name, whatever its UID was
+	floating  []publicIP      // that are marked for it, or lead to one of these
+	asked     *balancer       // what the latest change asked for
+	at        time.Time       // what is known of the cloud is from then, with our own changes
+	stale     time.Time       // what is known from before then is worth nothing
 
 	doomed   string    // id of the latest load balancer whose deletion Octavia took
-	since    time.Time // when it did
+	since    time.Time // when it did; zero once that ended in ERROR
 	pending  time.Time // since when the load balancer is under way
 	underWay []part    // what of it was, at the last look
 	rebuilt  int       // how often it was, one after the other
@@ -99,9 +101,17 @@ func (t *term) visit(ctx context.Context, key string) (time.Duration, error) {
 		return left, nil
 	}
 	s := t.service(key)
+	if s != nil {
+		n.about = s
+	} else if n.about == nil {
+		namespace, name, _ := strings.Cut(key, "/")
+		n.about = &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	}
 	again, err := t.reconcile(ctx, n, key, s)
 	if err == nil {
-		n.fails = 0
+		if !n.ending() { // a deletion that was taken has not succeeded before its load balancer is gone
+			n.fails = 0
+		}
 		return again, nil
 	}
 	again = t.backoff(n.fails)
@@ -111,7 +121,7 @@ func (t *term) visit(ctx context.Context, key string) (time.Duration, error) {
 		reason = CloudError
 	}
 	if reason != "" && ctx.Err() == nil && !errors.Is(err, errReadOnly) {
-		t.alarm(ctx, n, s, reason, err.Error())
+		t.alarm(ctx, n, reason, err.Error())
 	}
 	return again, err
 }
@@ -130,17 +140,19 @@ func reasonOf(err error) Reason {
 		return FloatingIPUnavailable
 	case errors.As(err, new(*inUse)):
 		return AddressInUse
+	case errors.As(err, new(*undeleted)):
+		return LoadBalancerUndeletable
 	case openstack.IsConflict(err), openstack.IsAmbiguous(err), openstack.IsNotFound(err), errors.Is(err, errReadOnly):
 		return ""
 	}
 	return CloudError
 }
 
-// alarm writes an Event when something begins to be wrong.
-func (t *term) alarm(ctx context.Context, n *item, s *corev1.Service, r Reason, note string) {
+// alarm writes an Event about the Service when something begins to be wrong.
+func (t *term) alarm(ctx context.Context, n *item, r Reason, note string) {
 	if n.ready = false; n.alarm != r {
 		n.alarm = r
-		t.event(ctx, s, r, note)
+		t.event(ctx, n.about, r, note)
 	}
 }
 
@@ -157,7 +169,7 @@ func (t *term) reconcile(ctx context.Context, n *item, key string, s *corev1.Ser
 	}
 	if v.begin.After(n.at) && v.begin.After(n.stale) {
 		if gone := t.take(n, key, v); gone != nil && served(s) {
-			t.alarm(ctx, n, s, LoadBalancerRepaired, "load balancer "+gone.Name+" was gone, and is made anew")
+			t.alarm(ctx, n, LoadBalancerRepaired, "load balancer "+gone.Name+" was gone, and is made anew")
 		}
 	}
 	f := t.cloud.facts
@@ -187,7 +199,7 @@ func (t *term) reconcile(ctx context.Context, n *item, key string, s *corev1.Ser
 	if again, err := t.discard(ctx, n, func(b *balancer) bool { return b.Name != w.tree.Name || b.VIP != w.tree.VIP }); again > 0 || err != nil {
 		return again, err
 	}
-	again, err := t.build(ctx, n, s, w)
+	again, err := t.build(ctx, n, w)
 	if err != nil || len(n.balancers) == 0 {
 		return again, err
 	}

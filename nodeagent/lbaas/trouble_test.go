@@ -167,6 +167,60 @@ func TestALoadBalancerThatStaysInERRORIsMadeAnewLessAndLessOften(t *testing.T) {
 	}
 }
 
+func TestADeletionThatEndsInERRORIsTriedLessAndLessOften(t *testing.T) {
+	const name = "demo/svc/default/web/web-0001"
+	for what, do := range map[string]func(*lab){
+		"the Service went": func(l *lab) { l.kube.Remove("v1/namespaces/default/services/web") },
+		"it is made anew":  func(l *lab) { l.fake.Set("loadbalancer", name, "provisioning_status", "ERROR") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			l := newLab(t, "ovn", openstacktest.FailDeletions(4))
+			l.start(func(o *lbaas.Options) { o.Backoff, o.Resync = 40*time.Millisecond, 20*time.Millisecond })
+			_, tree := l.web()
+			l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
+			was := l.balancer(name)
+			l.fake.ResetLog()
+			began := time.Now()
+			do(l)
+			l.until("it is gone", func() bool { return l.balancer(name) != was })
+			// After each of the four failures twice as long as after the one before: 40, 80, 160 and 320 ms.
+			if took := time.Since(began); took < 600*time.Millisecond {
+				t.Errorf("five deletions were sent in %s", took)
+			}
+			if what == "the Service went" {
+				l.comes()
+			} else {
+				l.comes(tree...)
+			}
+			deleted := slices.DeleteFunc(l.writes(), func(w string) bool { return !strings.HasPrefix(w, "DELETE") })
+			if len(deleted) != 5 {
+				t.Errorf("it took %v", deleted)
+			}
+			if told := l.events("LoadBalancerUndeletable"); len(told) != 1 || !strings.Contains(told[0], " web: ") || !strings.Contains(told[0], was) {
+				t.Errorf("told %v", told)
+			}
+		})
+	}
+}
+
+func TestWhatOctaviaIsAtIsNotDeletedOverAndOver(t *testing.T) {
+	l := newLab(t, "ovn")
+	l.start(func(o *lbaas.Options) { o.Patience = 20 * time.Millisecond })
+	l.web()
+	l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
+	l.fake.Set("loadbalancer", "demo/svc/default/web/web-0001", "provisioning_status", "PENDING_UPDATE") // for ever
+	l.fake.ResetLog()
+	l.kube.Remove("v1/namespaces/default/services/web")
+	l.until("told", func() bool { return len(l.events("LoadBalancerPending")) == 1 })
+	reads := len(l.fake.Reads())
+	l.until("it is looked at", func() bool { return len(l.fake.Reads()) > reads+5 })
+	if got := l.writes(); len(got) > 1 {
+		t.Errorf("while it is busy: %v", got)
+	}
+	l.fake.Set("loadbalancer", "demo/svc/default/web/web-0001", "provisioning_status", "ACTIVE")
+	l.comes()
+}
+
 func TestTwoControllersDoNotFight(t *testing.T) {
 	l := newLab(t, "ovn")
 	for _, id := range []string{"a", "b"} {

@@ -246,7 +246,7 @@ func (c *cloud) refresh(ctx context.Context, b, asked *balancer) error {
 	}
 	now := body.Statuses.LoadBalancer
 	b.Status, b.Broken, b.UnderWay = now.Status, "", nil
-	if b.Status != "ACTIVE" {
+	if b.Status != "ACTIVE" && b.Status != "ERROR" {
 		return nil
 	}
 	old, asks := *b, &balancer{}
