@@ -202,7 +202,7 @@ func (s *Server) AddNode(n corev1.Node) {
 	})
 }
 
-// SetNamespace makes a namespace be as given. Those that pods are in need not be there.
+// SetNamespace makes a namespace be as given. Those that pods are in need not be there. In one that is Terminating nothing new is made.
 func (s *Server) SetNamespace(n corev1.Namespace) {
 	s.locked(func() {
 		what := "ADDED"
@@ -211,7 +211,7 @@ func (s *Server) SetNamespace(n corev1.Namespace) {
 		}
 		n.ResourceVersion, n.TypeMeta = s.upcoming(), kind("v1", "Namespace")
 		s.spaces[n.Name] = n
-		s.happen("/api/v1/namespaces", n.Name, what, n, map[string]string{"metadata.name": n.Name})
+		s.happen("/api/v1/namespaces", n.Name, what, n, map[string]string{"metadata.name": n.Name, "status.phase": string(n.Status.Phase)})
 	})
 }
 

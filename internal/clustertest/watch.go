@@ -329,6 +329,12 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, path string, sta
 	if !s.read(w, r, &o) {
 		return
 	}
+	if _, in, _, _ := place(r.URL.Path); s.spaces[in].Status.Phase == corev1.NamespaceTerminating {
+		refuse(w, metav1.Status{Code: 403, Reason: metav1.StatusReasonForbidden,
+			Message: fmt.Sprintf("%s is forbidden: unable to create new content in namespace %s because it is being terminated", path, in),
+			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause, Message: "namespace " + in + " is being terminated", Field: "metadata.namespace"}}}})
+		return
+	}
 	m := meta(o)
 	name, _ := m["name"].(string)
 	if prefix, _ := m["generateName"].(string); name == "" && prefix != "" {

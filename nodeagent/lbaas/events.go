@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -57,7 +58,7 @@ var reasons = map[Reason]string{
 }
 
 // event writes an Event about a Service. They are written when something begins or changes and not while it lasts; one that cannot be
-// written is only logged.
+// written is only logged. A namespace that is being deleted takes none, and one that is gone has no place for it.
 func (t *term) event(ctx context.Context, about *corev1.Service, reason Reason, note string) {
 	if about == nil || t.mayWrite() != nil {
 		return
@@ -77,7 +78,11 @@ func (t *term) event(ctx context.Context, about *corev1.Service, reason Reason, 
 		Note:                note,
 		Regarding:           corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: about.Namespace, Name: about.Name, UID: about.UID},
 	}
-	if _, err := t.kube.EventsV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{}); err != nil {
+	_, err := t.kube.EventsV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{})
+	switch {
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause), apierrors.IsNotFound(err):
+		t.o.Log.Info("no event", "reason", reason, "note", note, "namespace", e.Namespace)
+	case err != nil && ctx.Err() == nil:
 		t.o.Log.Warn("writing an event", "reason", reason, "error", err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ type Options struct {
 
 	// The rest is for tests, and 0 means what is written here.
 	Linger   time.Duration // 200 ms: changes of endpoints within it are made in one
+	Farewell time.Duration // 20 s: the same in a namespace that is being deleted
 	Poll     time.Duration // 1 s: between two looks at what is under way
 	Backoff  time.Duration // 1 s: before the second try of what failed; twice as long before each further one, up to a minute
 	Resync   time.Duration // 5 min: what is known of the cloud is read anew after it
@@ -60,9 +62,15 @@ type Services struct {
 	count map[string]float64 // metrics, by name with labels
 }
 
+// farewell is longer than what Kubernetes waits before it looks again at a namespace whose pods end (half of their 30 s of grace, and one
+// more), so that the members of a Service that goes are changed in one call or none. It is no longer since a finalizer may keep a namespace
+// for hours, and a member that ended must not be served for long: another pod may have its address. New pods do not come there.
+const farewell = 20 * time.Second
+
 // New makes what serves Services. Nothing is sent yet.
 func New(o Options) (*Services, error) {
 	o.Linger, o.Poll = cmp.Or(o.Linger, 200*time.Millisecond), cmp.Or(o.Poll, time.Second)
+	o.Farewell = cmp.Or(o.Farewell, farewell)
 	o.Backoff, o.Resync = cmp.Or(o.Backoff, time.Second), cmp.Or(o.Resync, 5*time.Minute)
 	o.Patience, o.Settle, o.LeakAge = cmp.Or(o.Patience, 10*time.Minute), cmp.Or(o.Settle, time.Minute), cmp.Or(o.LeakAge, time.Minute)
 	if o.Log == nil {
@@ -90,6 +98,7 @@ type term struct {
 	queue    workqueue.TypedDelayingInterface[string]
 	services cache.Store
 	slices   cache.Indexer
+	leaving  cache.Store // namespaces that are being deleted
 	cloud    *cloud
 
 	mu      sync.Mutex
@@ -156,37 +165,53 @@ func (t *term) open(ctx context.Context) *cloud {
 // watch prepares the informers.
 func (t *term) watch() []cache.Controller {
 	// Endpoints come and go in bursts, and one call replaces all members of a pool.
-	on := func(key func(o any) string, linger time.Duration) cache.ResourceEventHandler {
+	on := func(key func(o any) string, linger func(key string) time.Duration) cache.ResourceEventHandler {
 		add := func(o any) {
 			if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
 				o = gone.Obj
 			}
 			if k := key(o); k != "" {
-				t.queue.AddAfter(k, linger)
+				t.queue.AddAfter(k, linger(k))
 			}
 		}
 		return cache.ResourceEventHandlerFuncs{AddFunc: add, DeleteFunc: add, UpdateFunc: func(_, is any) { add(is) }}
 	}
 	all := func(*metav1.ListOptions) {}
-	var services, endpoints cache.Controller
+	var services, endpoints, namespaces cache.Controller
 	t.services, services = cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.NewFilteredListWatchFromClient(t.kube.CoreV1().RESTClient(), "services", "", all),
 		ObjectType:    &corev1.Service{},
 		Handler: on(func(o any) string {
 			s := o.(*corev1.Service)
 			return s.Namespace + "/" + s.Name
-		}, t.o.Linger/4),
+		}, func(string) time.Duration { return t.o.Linger / 4 }),
 		Transform: strip,
 	})
 	store, endpoints := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.NewFilteredListWatchFromClient(t.kube.DiscoveryV1().RESTClient(), "endpointslices", "", all),
 		ObjectType:    &discoveryv1.EndpointSlice{},
-		Handler:       on(serviceOf, t.o.Linger),
+		Handler:       on(serviceOf, t.linger),
 		Transform:     strip,
 		Indexers:      cache.Indexers{byService: func(o any) ([]string, error) { return []string{serviceOf(o)}, nil }},
 	})
 	t.slices = store.(cache.Indexer)
-	return []cache.Controller{services, endpoints}
+	t.leaving, namespaces = cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewFilteredListWatchFromClient(t.kube.CoreV1().RESTClient(), "namespaces", "", func(o *metav1.ListOptions) {
+			o.FieldSelector = "status.phase=" + string(corev1.NamespaceTerminating)
+		}),
+		ObjectType: &corev1.Namespace{},
+		Handler:    cache.ResourceEventHandlerFuncs{},
+	})
+	return []cache.Controller{services, endpoints, namespaces}
+}
+
+// linger is how long changes of a Service's endpoints are gathered.
+func (t *term) linger(service string) time.Duration {
+	namespace, _, _ := strings.Cut(service, "/")
+	if _, leaving, _ := t.leaving.GetByKey(namespace); leaving { // from memory: it cannot fail
+		return t.o.Farewell
+	}
+	return t.o.Linger
 }
 
 const byService = "service"
