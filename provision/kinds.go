@@ -285,6 +285,14 @@ func (d *deletion) Apply(ctx context.Context) error { return d.how(ctx, d.s, d.o
 // Removal is a graph that removes everything the session's inventory holds of the stack, stage by stage.
 func (s *Session) Removal() *graph.Graph { return s.removal(func(Object) bool { return true }) }
 
+// RemovalBeside is a graph that removes what no load balancer needs that cannot be removed: it keeps its networks, on which its VIP and its
+// members are, and the router between them.
+func (s *Session) RemovalBeside() *graph.Graph {
+	return s.removal(func(o Object) bool {
+		return !slices.Contains([]string{"loadbalancer", "interface", "router", "subnet", "network"}, o.Kind)
+	})
+}
+
 // RemovalOf is a graph that removes what belongs to servers of these roles: the servers, their trunks, ports and subports.
 func (s *Session) RemovalOf(roles ...string) *graph.Graph {
 	names, subports := map[string]bool{}, map[string]bool{}

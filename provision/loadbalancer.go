@@ -237,6 +237,7 @@ func (l *LoadBalancer) monitor() map[string]any {
 func (l *LoadBalancer) complete(ctx context.Context) error {
 	begin, asked, lacked := time.Now(), 0, ""
 	var refusal error
+	var progress progress
 	return wait.For(ctx, "load balancer "+l.name+" to become ACTIVE", l.s.every(), func(ctx context.Context) (string, bool, error) {
 		x, err := get[loadbalancers.LoadBalancer](ctx, l.s.Cloud, balancerCollection, l.id)
 		switch {
@@ -247,7 +248,7 @@ func (l *LoadBalancer) complete(ctx context.Context) error {
 		case x.ProvisioningStatus == "ERROR":
 			return "", false, errors.New("its provider put it into ERROR; run the command again to have it replaced")
 		case x.ProvisioningStatus != "ACTIVE":
-			return x.ProvisioningStatus, false, nil
+			return x.ProvisioningStatus, false, progress.see(x, 1)
 		}
 		l.found = x
 		if l.tree, err = l.readTree(ctx); err != nil {
@@ -354,9 +355,10 @@ const deletions = 3
 // deleteBalancer deletes a load balancer with everything in it and waits until it is gone. A floating IP on its VIP stays and
 // has to be released before.
 func (s *Session) deleteBalancer(ctx context.Context, id, name string) error {
-	asked, times := false, 0
+	asked, pending, times := false, false, 0
+	var progress progress
 	return wait.For(ctx, "load balancer "+name+" to be gone", s.every()/2, func(ctx context.Context) (string, bool, error) {
-		if !asked {
+		if !asked && !pending {
 			// PENDING_*: Octavia takes the call later, or is at it already.
 			err := remove(ctx, s.Cloud, balancerCollection, "/"+id+"?cascade=true")
 			if asked = err == nil; err != nil && !openstack.IsImmutable(err) {
@@ -377,6 +379,7 @@ func (s *Session) deleteBalancer(ctx context.Context, id, name string) error {
 		default:
 			asked = asked || x.ProvisioningStatus == "PENDING_DELETE"
 		}
-		return x.ProvisioningStatus, x.ProvisioningStatus == "DELETED", nil
+		pending = strings.HasPrefix(x.ProvisioningStatus, "PENDING_")
+		return x.ProvisioningStatus, x.ProvisioningStatus == "DELETED", progress.see(x, 0.5)
 	})
 }

@@ -182,7 +182,7 @@ func checkBalancers(ctx context.Context, d *diagnosis) answer {
 	for _, l := range d.view.LoadBalancers {
 		switch {
 		case l.Status != "ACTIVE":
-			r.problem(l.Name, "it is "+l.Status, "wait while it is PENDING; kuryrctl stack "+d.name+" replaces what is in ERROR")
+			r.problem(l.Name, "it is "+l.Status, "wait while it is PENDING, a quarter of an hour at most: what is so for longer, only the cloud's operator can end; kuryrctl stack "+d.name+" replaces what is in ERROR")
 			r.whose = TheCloud
 		case l.Name == d.stack.session.Name(apiBalancer):
 			if d.bare() == "" { // else nothing listens on its members

@@ -194,7 +194,8 @@ func (s *Stack) Removal(ctx context.Context) (*Removal, error) {
 // ErrLeftovers means that something of the stack is still there after it was removed.
 var ErrLeftovers = errors.New("something of the stack is left")
 
-// Down removes what [Stack.Removal] found and looks again, to prove that nothing is left. Secrets on this machine go last.
+// Down removes what [Stack.Removal] found and looks again, to prove that nothing is left. Secrets on this machine go last. A load balancer
+// that Octavia does not get done with keeps its networks, and nothing else.
 func (s *Stack) Down(ctx context.Context, r *Removal, o UpOptions) error {
 	if len(r.Foreign) > 0 {
 		return provision.ErrForeign
@@ -204,6 +205,10 @@ func (s *Stack) Down(ctx context.Context, r *Removal, o UpOptions) error {
 		return removing
 	}
 	left, err := s.Removal(ctx)
+	if err == nil && errors.As(removing, new(*provision.StuckError)) {
+		removing = errors.Join(removing, s.session.RemovalBeside().Apply(ctx, o.Parallel, o.On))
+		left, err = s.Removal(ctx)
+	}
 	if err != nil {
 		return errors.Join(removing, err)
 	}

@@ -151,6 +151,12 @@ func isQuota(err error) bool {
 	return openstack.IsQuota(err) || errors.As(err, &short)
 }
 
+// isStuck reports whether Octavia does not get done with a load balancer.
+func isStuck(err error) bool {
+	var stuck *provision.StuckError
+	return errors.As(err, &stuck)
+}
+
 // hint is the next thing to do about an error.
 type hint struct {
 	when func(error) bool
@@ -169,6 +175,9 @@ func (a *app) hints(args []string) []hint {
 		{func(err error) bool { return some(err, isQuota) },
 			"ask for more (`openstack quota show` tells what there is) or declare less; what was made so far stays, and `" + again + "` goes on from there"},
 		{is(provision.ErrForeign), "they are not kuryrctl's to remove; when they are gone, run `" + again + "` again"},
+		{func(err error) bool { return some(err, isStuck) },
+			"give the cloud's operator the load balancer's id. If no worker of Octavia is at it any more (their logs say), " +
+				"`update load_balancer set provisioning_status='ERROR' where id='ID'` in Octavia's database ends it; then run `" + again + "` again, it goes on from here"},
 		{is(stack.ErrLeftovers), "run `" + again + "` again; it goes on from here"},
 		{is(stack.ErrElsewhere), "work from that machine, or copy its kuryrctl state directory here; `kuryrctl unstack " + a.stackName + "` needs no key"},
 		{isNotThere("stack"), "make it with `kuryrctl stack " + a.stackName + "`, or name another cloud with --cloud"},

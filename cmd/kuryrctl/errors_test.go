@@ -29,6 +29,7 @@ func TestEveryErrorHasItsCodeWhereverItIsJoined(t *testing.T) {
 		{"quota in a list of problems", &stack.Problems{Errors: []error{other, short}}, exitQuota},
 		{"foreign", fmt.Errorf("removing: %w", provision.ErrForeign), exitDiffers},
 		{"leftovers", errors.Join(stack.ErrLeftovers, other), exitDiffers},
+		{"a load balancer that stays PENDING", errors.Join(stack.ErrLeftovers, fmt.Errorf("removing: %w", &provision.StuckError{})), exitDiffers},
 		{"a command on a node", commandExit(7), 7},
 	} {
 		a := &app{stderr: new(strings.Builder), begun: true}

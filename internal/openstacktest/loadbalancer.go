@@ -237,7 +237,7 @@ func deleteBalancer(q *call, lb *loadBalancer) (any, error) {
 		return nil, q.wrongState(lb)
 	}
 	late := lb.Provider == "ovn" && q.settling(lb)
-	lb.Provisioning = "PENDING_DELETE"
+	lb.Provisioning, lb.UpdatedAt = "PENDING_DELETE", octaviaTime()
 	if q.knobs.failDeletions > 0 {
 		q.knobs.failDeletions--
 		q.later(lb, func() { lb.Provisioning = "ERROR" })

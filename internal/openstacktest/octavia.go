@@ -247,7 +247,7 @@ func (q *call) mutable(id string) error {
 // pending sends a load balancer and the changed rows of its tree into PENDING_*.
 func (q *call) pending(id string, changed ...branch) {
 	lb, _ := q.balancer.loadBalancers.get(id)
-	if lb.Provisioning == "ACTIVE" {
+	if lb.UpdatedAt = octaviaTime(); lb.Provisioning == "ACTIVE" {
 		lb.Provisioning = "PENDING_UPDATE"
 	}
 	for _, r := range changed {
@@ -274,7 +274,7 @@ func (q *call) arrive(lb *loadBalancer, r branch, done func()) {
 // removing sends a row into PENDING_DELETE; drop happens when it arrives.
 func (q *call) removing(r branch, drop func()) {
 	lb, _ := q.balancer.loadBalancers.get(r.node().lb)
-	lb.Provisioning = "PENDING_UPDATE"
+	lb.Provisioning, lb.UpdatedAt = "PENDING_UPDATE", octaviaTime()
 	r.node().Provisioning = "PENDING_DELETE"
 	q.arrive(lb, r, drop)
 	q.later(lb, func() { q.Cloud.activate(lb) })
@@ -282,7 +282,7 @@ func (q *call) removing(r branch, drop func()) {
 
 func (c *Cloud) activate(r branch) {
 	p := r.node()
-	p.Provisioning = "ACTIVE"
+	p.Provisioning, p.UpdatedAt = "ACTIVE", octaviaTime()
 	switch r := r.(type) {
 	case *member:
 		p.Operating = "NO_MONITOR"
