@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,6 +39,7 @@ type Condition struct {
 	Uptime       time.Duration
 	Containerd   string // "answers", what it says instead, or "" where there is no ctr
 	NoImages     []string
+	Preferred    []string // configurations of other network plugins that the runtime takes in the place of ours
 	KubeletLog   []string // the last lines, of one that does not run or has been restarted
 	Certificates []Certificate
 }
@@ -216,6 +218,10 @@ func (c *Condition) set(key, value string) {
 		c.Containerd = value
 	case "noimage":
 		c.NoImages = append(c.NoImages, value)
+	case "cni":
+		if value < path.Base(cniConfig) { // the runtime takes the first in the order of bytes, and that one only
+			c.Preferred = append(c.Preferred, path.Join(path.Dir(cniConfig), value))
+		}
 	case "kubeletlog":
 		c.KubeletLog = append(c.KubeletLog, value)
 	}

@@ -71,6 +71,9 @@ func (c *Cluster) Controller(n *Node, needs ...graph.Resource) graph.Resource {
 	}, "kuryr-controller", nil, needs...)
 }
 
+// cniConfig is the runtime's configuration of pods' networks.
+const cniConfig = "/etc/cni/net.d/10-kuryr.conflist"
+
 // PodNetwork is what gives the pods of a node their ports: the CNI plugin and, on a worker, the daemon. The node is ready then.
 func (c *Cluster) PodNetwork(n *Node, worker bool, needs ...graph.Resource) graph.Resource {
 	unit, conflist := "", "conflist-master.json"
@@ -78,7 +81,7 @@ func (c *Cluster) PodNetwork(n *Node, worker bool, needs ...graph.Resource) grap
 		unit, conflist = "kuryr-daemon", "conflist.json"
 	}
 	files := func(archive bundle.Blob) ([]file, error) {
-		all := []file{{"/etc/cni/net.d/10-kuryr.conflist", 0o644, templates.KuryrFile(conflist)}}
+		all := []file{{cniConfig, 0o644, templates.KuryrFile(conflist)}}
 		if !worker {
 			return all, nil
 		}

@@ -150,7 +150,8 @@ var checks = []check{
 			"A node without any nameserver is none's fault, unless `dns_servers` are declared: some clouds hand out none", You},
 		ofStack, false, checkNodeSystem},
 	{Check{"node-runtime", aboutNodes, "do containerd and kubelet run, with images and certificates that are valid?",
-		"the units, kubelet's crashes with what it said last, images, certificates that end within 30 days", Kuryrctl},
+		"the units, kubelet's crashes with what it said last, images, certificates that end within 30 days; a network plugin's configuration in " +
+			"`/etc/cni/net.d` that comes before kuryr's (that is yours: containerd takes the first, and that only)", Kuryrctl},
 		ofStack, false, checkNodeRuntime},
 
 	{Check{"api", aboutCluster, "is the API ready behind its load balancer, with a certificate for its addresses?",

@@ -317,6 +317,11 @@ func checkNodeRuntime(ctx context.Context, d *diagnosis) answer {
 		if len(c.NoImages) > 0 {
 			r.problem(n.Name, "images that are not there: "+strings.Join(c.NoImages, ", "), again)
 		}
+		for _, file := range c.Preferred {
+			r.problem(n.Name, file+" comes before 10-kuryr.conflist: pods get another plugin's network, or none",
+				"on "+n.Name+": remove "+file+" and what puts it there (another network plugin in the cluster, or the image), then make the pods there anew")
+			r.whose = You
+		}
 		judgeCertificates(&r, n.Name, c.Certificates, time.Now())
 	})
 }

@@ -58,6 +58,9 @@ func healthyNode(t *testing.T, h *sshtest.Host, name string, system sshtest.OS) 
 	put(t, h, "etc/hostname", name+"\n")
 	put(t, h, "run/cloud-init/result.json", "{\n \"v1\": {\n  \"datasource\": \"DataSourceOpenStackLocal [net,ver=2]\",\n  \"errors\": []\n }\n}\n")
 	put(t, h, "etc/resolv.conf", "search kuryr.internal\n")
+	for _, other := range []string{"10-kuryr.conflist", "20-other.conf", "00-notes.txt"} { // nobody minds the last two
+		put(t, h, "etc/cni/net.d/"+other, "{}\n")
+	}
 	put(t, h, "proc/net/route", "Iface\tDestination\tGateway\nens3\t00000000\t01000B0A\nens3\t00000B0A\t00000000\n")
 	put(t, h, "sys/class/net/ens3/mtu", "1500\n")
 	put(t, h, "proc/modules", "overlay 1 0 - Live 0x0\nbr_netfilter 1 0 - Live 0x0\n")
@@ -228,6 +231,8 @@ func TestFaultsOfNodesAreFoundAndNamed(t *testing.T) {
 			func(t *testing.T, h *sshtest.Host) { put(t, h, "var/lib/sshtest/restarts/kubelet.service", "1\n") }},
 		{"an image gone", "node-runtime", "master-0", "images that are not there: registry.k8s.io/etcd:3.6.5-0", bad,
 			func(_ *testing.T, h *sshtest.Host) { h.Stub("ctr", "echo registry.k8s.io/pause:3.10.2") }},
+		{"another network plugin", "node-runtime", "worker-1", "/etc/cni/net.d/05-flannel.conflist comes before 10-kuryr.conflist", bad,
+			func(t *testing.T, h *sshtest.Host) { put(t, h, "etc/cni/net.d/05-flannel.conflist", "{}\n") }},
 		{"a certificate that expired", "node-runtime", "master-0", "/etc/kubernetes/pki/apiserver.crt expired on", bad, func(t *testing.T, h *sshtest.Host) {
 			put(t, h, "etc/kubernetes/pki/apiserver.crt", certificate(t, time.Now().Add(-time.Hour)))
 		}},

@@ -66,6 +66,9 @@ fi
 if ! systemctl is-active --quiet kubelet.service || [ "$(systemctl show --property=NRestarts kubelet.service)" != NRestarts=0 ]; then
 	journalctl -u kubelet.service -n 40 -o cat --no-pager 2>/dev/null | while read -r line; do echo "kubeletlog=$line"; done
 fi
+for file in /etc/cni/net.d/*; do
+	case $file in *.conf | *.conflist | *.json) echo "cni=${file##*/}" ;; esac
+done
 certs=
 for file in /var/lib/kubelet/pki/kubelet-client-current.pem /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt; do
 	[ ! -e "$file" ] || certs="$certs $file"
