@@ -53,7 +53,7 @@ unit: $(DEFINITIONS) ## all hermetic tests, with the race detector
 	$(GO) test -race -timeout 20m ./...
 
 kernel: ## the tests of pods' interfaces, in a kernel of their own: the lab's (needs root, and the lab's cache)
-	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 $(if $(RUN),-v -run '$(RUN)') ./nodeagent/link ./nodeagent/cni ./internal/hostporttest
+	CGO_ENABLED=0 $(GO) test -tags kernel -count=1 -p 1 $(if $(RUN),-v -run '$(RUN)') ./nodeagent/link ./nodeagent/passage ./nodeagent/cni ./internal/hostporttest
 
 bench: ## what pods cost on a node and in the controller, the plugin in a kernel of its own, and what stacks cost in requests
 	$(GO) test -run '^$$' -bench . -timeout 30m ./cmd/kuryr-cni ./cmd/kuryr-node

@@ -141,7 +141,12 @@ func (s *Session) narrow(v *Inventory) {
 }
 
 func (s *Session) ownsPort(x ports.Port) bool {
-	return x.Description == s.mark() && x.ProjectID == s.Cloud.ProjectID()
+	return s.marked(x.Description) && x.ProjectID == s.Cloud.ProjectID()
+}
+
+// marked tells whether a description is one that the stack's objects have; those of a test are ports.
+func (s *Session) marked(description string) bool {
+	return description == s.mark() || description == openstack.DropTestMark(s.Stack)
 }
 
 // forService tells whether a floating IP was made by the controller in the cluster, for a Service.
@@ -181,10 +186,10 @@ func (s *Session) Foreign() []Object {
 	return all
 }
 
-// podPort reports whether p was made for a pod, by the controller in the cluster: it carries the stack's mark, and the stack itself has no
-// ports of its own on the pods' network.
+// podPort reports whether p was made for a pod, by the controller in the cluster: it carries the stack's mark and no more, and the stack itself
+// has no ports of its own on the pods' network.
 func (s *Session) podPort(p ports.Port) bool {
-	return s.ownsPort(p) && slices.ContainsFunc(s.found.Networks, func(n networks.Network) bool { return n.ID == p.NetworkID && n.Name == s.Name("pod_net") })
+	return s.ownsPort(p) && p.Description == s.mark() && slices.ContainsFunc(s.found.Networks, func(n networks.Network) bool { return n.ID == p.NetworkID && n.Name == s.Name("pod_net") })
 }
 
 // infrastructure reports whether Neutron or Octavia made the port for something of ours and removes it with that.

@@ -57,7 +57,7 @@ func (s *Session) Namesakes(ctx context.Context) ([]string, error) {
 				continue
 			}
 			ids[x.Name] = append(ids[x.Name], x.ID)
-			if x.Description == s.mark() {
+			if s.marked(x.Description) {
 				ours[x.Name]++
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
 )
 
 // PodPort is a port that was made for a pod, or whatever else is a subport of one of the stack's trunks.
@@ -77,6 +79,11 @@ func (s *Session) PodPorts(ctx context.Context) ([]PodPort, error) {
 		}
 		delete(on, x.ID)
 		found = append(found, p)
+	}
+	for _, p := range s.Inventory().Ports { // what a drop test has left is no pod's, and no stranger's
+		if p.Description == openstack.DropTestMark(s.Stack) {
+			delete(on, p.ID)
+		}
 	}
 	for _, p := range on {
 		found = append(found, p)

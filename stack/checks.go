@@ -25,7 +25,8 @@ const (
 	ofLogin
 	ofServices
 	ofNewStack
-	ofStack // that exists
+	ofStack  // that exists
+	ofActive // that is made something in
 )
 
 // What checks are about.
@@ -194,4 +195,8 @@ var checks = []check{
 	{Check{"pod-starts", aboutPods, "do pods wait for their network?",
 		"pods that wait, and what the CNI plugin told their kubelet within the last ten minutes", Kuryrctl},
 		ofStack, false, checkPodStarts},
+	{Check{"drop-test", aboutPods, "does the cloud hold security groups on subports? (only with --active)",
+		"a TCP connection between two subports of a worker's trunk, which are made for it and removed: dropped while nothing lets it in, passed " +
+			"when a rule does; see below", TheCloud},
+		ofActive, false, checkDrop},
 }

@@ -223,7 +223,11 @@ func checkLeaks(ctx context.Context, d *diagnosis) answer {
 	rows, _ := d.stack.withoutHosts(d.lab).Observe(ctx) // what could not be looked at is check objects' finding
 	var r remarks
 	for _, c := range d.stack.compare(d.stack.session.Inventory(), rows).Changes {
-		if c.Action == Extra {
+		switch {
+		case c.Action != Extra:
+		case strings.Contains(c.Key, d.stack.session.Name("droptest")):
+			r.warning(c.Key, "a drop test that was cut off has left it: "+c.ID, "kuryrctl doctor "+d.name+" --active removes it, and so does unstack")
+		default:
 			r.warning(c.Key, strings.TrimSpace("it carries the stack's mark and is not declared: "+c.ID+" "+c.Detail),
 				"declare it, remove it with openstack, or let kuryrctl unstack "+d.name+" do that with the rest")
 		}

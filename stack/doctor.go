@@ -81,7 +81,8 @@ func (a answer) of(whose Whose) answer {
 // DiagnoseOptions are what a diagnosis is asked to reckon with.
 type DiagnoseOptions struct {
 	Options
-	Pods, Services int // that are expected on top of what a stack has of its own
+	Pods, Services int  // that are expected on top of what a stack has of its own
+	Active         bool // something may be made in the stack for it, and removed
 }
 
 // diagnosis is what checks work on; earlier checks fill it for later ones.
@@ -106,7 +107,8 @@ type diagnosis struct {
 
 func (d *diagnosis) cloud() *openstack.Cloud { return d.stack.session.Cloud }
 
-// Diagnose runs the checks: those of the cloud, and for a named stack those of the stack too. It changes nothing. The error is
+// Diagnose runs the checks: those of the cloud, and for a named stack those of the stack too. It changes nothing that
+// stays, and nothing at all unless it may be active. The error is
 // about the diagnosis itself; what is wrong is in the findings.
 func Diagnose(ctx context.Context, name string, c Config, connect func(context.Context) (*openstack.Cloud, error), o DiagnoseOptions) ([]Finding, error) {
 	d := &diagnosis{config: c, options: o, connect: connect, name: name, answers: map[string]bool{}}
@@ -116,9 +118,9 @@ func Diagnose(ctx context.Context, name string, c Config, connect func(context.C
 		}
 	}()
 	var all []Finding
-	broken := ofStack + 1
+	broken := ofActive + 1
 	for _, c := range checks {
-		if c.stage == ofStack && name == "" {
+		if c.stage >= ofStack && name == "" || c.stage == ofActive && !o.Active {
 			continue
 		}
 		a := skipped("what it stands on has a problem")

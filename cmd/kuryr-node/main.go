@@ -1,4 +1,5 @@
-// Command kuryr-node is what kuryrctl runs in a cluster: the daemon of each node, and the controller.
+// Command kuryr-node is what kuryrctl runs in a cluster: the daemon of each node, the controller, and a test of the network when a person asks
+// for one.
 //
 // It owns flags and signals, and nothing else. There is one file for each verb.
 package main
@@ -26,6 +27,7 @@ func verbs() []verb {
 	return []verb{
 		{"controller", "keep subports on the trunks of the workers", runController},
 		{"daemon", "give the subports of this node to its pods", runDaemon},
+		{"droptest", "see whether a connection passes between two subports", runDropTest},
 		{"version", "print the version", func(_ context.Context, _ []string, stdout, _ io.Writer) error {
 			_, err := fmt.Fprintln(stdout, version)
 			return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -21,12 +22,13 @@ func (a *app) newDoctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor [NAME]",
 		Short: "Tell what is missing or wrong, whose fault it is, and how to mend it",
-		Long: `Check whether a stack as declared can be built, and with NAME whether the stack of that name is well. It changes nothing. The exit
+		Long: `Check whether a stack as declared can be built, and with NAME whether the stack of that name is well. It changes nothing, but with
+--active, which makes two subports on a worker for a moment, in a security group of their own, and sees whether the cloud filters them. The exit
 code is 3 when there is a problem; with --strict a warning counts as one. Each finding says what was asked, what came back, whose it is to
 act and what to do; -o wide and -o json show all of it, docs/doctor.md explains the checks. Without --file, NAME is held against what it was
 last declared to be on this machine.
 ` + list.String(),
-		Example: "  kuryrctl doctor -f examples/minimal.yaml\n  kuryrctl doctor demo -o json",
+		Example: "  kuryrctl doctor -f examples/minimal.yaml\n  kuryrctl doctor demo -o json\n  kuryrctl doctor demo --active",
 		Args:    cobra.MaximumNArgs(1),
 
 		ValidArgsFunction: a.completeStacks,
@@ -35,7 +37,11 @@ last declared to be on this machine.
 	cmd.Flags().BoolVar(&strict, "strict", false, "let warnings fail, too")
 	cmd.Flags().IntVar(&o.Pods, "pods", 0, "pods that are expected, for which the quota must have room as well")
 	cmd.Flags().IntVar(&o.Services, "services", 0, "Services that are expected, likewise")
+	cmd.Flags().BoolVar(&o.Active, "active", false, "also make what a test needs in the stack NAME, and remove it: see drop-test")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if o.Active && len(args) == 0 {
+			return usageError{errors.New("--active tests a stack that exists: name it")}
+		}
 		if len(args) > 0 {
 			a.stackName = args[0]
 			if err := stack.CheckName(a.stackName); err != nil {

@@ -42,3 +42,6 @@ func ServiceOf(stack, description string) (service string, ok bool) {
 }
 
 const serviceMark = " service="
+
+// DropTestMark is the description of the stack's ports that are for a test and for no pod.
+func DropTestMark(stack string) string { return Mark(stack) + " droptest" }

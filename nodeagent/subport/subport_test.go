@@ -284,6 +284,12 @@ func roomy() []openstacktest.Option {
 }
 
 func TestWhatSomebodyElseTookIsLeftToThem(t *testing.T) {
+	for what, description := range map[string]string{"a stranger": "", "a drop test": openstack.DropTestMark("demo")} {
+		t.Run(what, func(t *testing.T) { leftToThem(t, description) })
+	}
+}
+
+func leftToThem(t *testing.T, description string) {
 	w := newWorld(t, openstacktest.New(t), "demo")
 	if err := w.step(); err != nil {
 		t.Fatal(err)
@@ -295,7 +301,7 @@ func TestWhatSomebodyElseTookIsLeftToThem(t *testing.T) {
 	}
 	var made struct{ Port struct{ ID string } }
 	pod := get[struct{ ID string }](w, "networks?name=demo/pod_net")[0].ID
-	if _, err := network.Post(t.Context(), network.ServiceURL("ports"), map[string]any{"port": map[string]any{"network_id": pod, "name": "theirs"}}, &made, nil); err != nil {
+	if _, err := network.Post(t.Context(), network.ServiceURL("ports"), map[string]any{"port": map[string]any{"network_id": pod, "name": "theirs", "description": description}}, &made, nil); err != nil {
 		t.Fatal(err)
 	}
 	trunk := get[struct{ ID string }](w, "trunks?name=demo/worker-0")[0].ID

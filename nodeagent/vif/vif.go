@@ -1,5 +1,6 @@
 // Package vif is the contract between the controller, which owns ports in Neutron, and the daemon of a node, which gives them to pods:
-// the custom resource SubportPool of the group kuryr.openstack.org, one for each worker, and its definition for the API server.
+// the custom resource SubportPool of the group kuryr.openstack.org, one for each worker, and its definition for the API server. What kuryrctl
+// asks of a node's kuryr-node is here too.
 //
 // Every field has one writer. The controller writes the spec and the conditions; the daemon writes the rest of the status.
 //
