@@ -108,7 +108,7 @@ func TestFaultsOfTheLoginAndTheCloudAreFoundAndNamed(t *testing.T) {
 		"no member": {check: "roles", verdict: odd, whose: you, text: "is called member",
 			options: []openstacktest.Option{openstacktest.Roles("custom", "load-balancer_member")}},
 		"no role of Octavia's": {check: "cloud", verdict: bad, whose: you, text: "Policy does not allow",
-			do: "load-balancer_member", options: []openstacktest.Option{openstacktest.Roles("member")}},
+			do: "load-balancer_member", options: []openstacktest.Option{openstacktest.Roles("member"), openstacktest.BalancerRoles()}},
 		"a certificate that ends": {check: "certificates", verdict: odd, whose: cloud, text: "the certificate of CN=fake cloud ends on",
 			options: []openstacktest.Option{openstacktest.TLS(time.Now().Add(24 * time.Hour))}},
 		"a certificate that ended": {check: "cloud", verdict: bad, whose: cloud, text: "expired",

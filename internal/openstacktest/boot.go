@@ -221,6 +221,7 @@ func (c *Cloud) unbind(s *server) {
 		p.DeviceID, p.DeviceOwner, p.Status = "", "", "DOWN"
 		touch(p)
 		if t, ok := c.trunkOf(p.ID); ok {
+			t.Status = "DOWN"
 			c.wire(t, p)
 		}
 		if slices.Contains(s.made, id) {

@@ -1,6 +1,7 @@
 package openstacktest
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"time"
@@ -128,7 +129,10 @@ func (q *call) loginCredential(id, name, secret string, u *authUser) (*session, 
 	x, ok := q.identity.credentials.first(func(x *credential) bool {
 		return x.ID == id || id == "" && u != nil && x.Name == name && (x.userID == u.ID || x.account.user.Name == u.Name)
 	})
-	if !ok || x.Secret != secret {
+	if !ok {
+		return nil, keystone(http.StatusNotFound, "Could not find Application Credential: %s.", cmp.Or(id, name))
+	}
+	if x.Secret != secret {
 		return nil, unauthorized()
 	}
 	if x.ExpiresAt != nil {

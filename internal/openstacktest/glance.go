@@ -7,6 +7,7 @@ import (
 
 type image struct {
 	base
+	Project    *string  `json:"project_id,omitempty"` // none: Glance says owner
 	Name       string   `json:"name"`
 	Status     string   `json:"status"`
 	Visibility string   `json:"visibility"`

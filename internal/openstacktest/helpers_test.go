@@ -1,9 +1,11 @@
 package openstacktest_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -18,9 +20,12 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
 )
 
-// clients are the real gophercloud, authenticated against a fake cloud.
+// clients are the real gophercloud, authenticated against a cloud.
 type clients struct {
 	t        testing.TB
+	place    place
+	run      string // what the names of this run begin with
+	loose    *loose // the fake's failures with onEachCloud, nil on a real cloud
 	provider *gophercloud.ProviderClient
 	identity *gophercloud.ServiceClient
 	network  *gophercloud.ServiceClient
@@ -29,28 +34,46 @@ type clients struct {
 	balancer *gophercloud.ServiceClient
 }
 
+// connect logs in to a fake cloud that the test makes and changes as it likes.
 func connect(t testing.TB, c *openstacktest.Cloud, cloud string) *clients {
 	t.Helper()
-	raw, err := os.ReadFile(c.CloudsYAML())
+	p := fake(c)
+	p.name = cloud
+	k := login(t, p.account(t, ""), nil)
+	k.place = p
+	return k
+}
+
+// account is what the file says about the place, or about another of its users ("-admin").
+func (p place) account(t testing.TB, suffix string) gophercloud.AuthOptions {
+	t.Helper()
+	raw, err := os.ReadFile(p.file)
 	must(t, err)
 	var file struct {
-		Clouds map[string]struct {
-			Auth   map[string]string
-			Region string `yaml:"region_name"`
-		}
+		Clouds map[string]struct{ Auth map[string]string }
 	}
 	must(t, yaml.Unmarshal(raw, &file))
-	entry, auth := file.Clouds[cloud], file.Clouds[cloud].Auth
-	return login(t, gophercloud.AuthOptions{IdentityEndpoint: auth["auth_url"], Username: auth["username"], Password: auth["password"], DomainName: auth["user_domain_name"],
-		TenantName: auth["project_name"], AllowReauth: true}, entry.Region)
+	auth := file.Clouds[p.name+suffix].Auth
+	return gophercloud.AuthOptions{IdentityEndpoint: auth["auth_url"], Username: auth["username"], Password: auth["password"], DomainName: auth["user_domain_name"],
+		TenantName: auth["project_name"], AllowReauth: true}
+}
+
+// authenticate gets a token.
+func authenticate(ctx context.Context, ao gophercloud.AuthOptions, transport http.RoundTripper) (*gophercloud.ProviderClient, error) {
+	p, err := openstack.NewClient(ao.IdentityEndpoint)
+	if err != nil {
+		return nil, err
+	}
+	p.HTTPClient.Transport = transport
+	return p, openstack.Authenticate(ctx, p, ao)
 }
 
 // login authenticates and makes a client for each service.
-func login(t testing.TB, ao gophercloud.AuthOptions, region string) *clients {
+func login(t testing.TB, ao gophercloud.AuthOptions, transport http.RoundTripper) *clients {
 	t.Helper()
-	p, err := openstack.AuthenticatedClient(t.Context(), ao)
+	p, err := authenticate(t.Context(), ao, transport)
 	must(t, err)
-	k, eo := &clients{t: t, provider: p}, gophercloud.EndpointOpts{Region: region}
+	k, eo := &clients{t: t, provider: p}, gophercloud.EndpointOpts{Region: "RegionOne"}
 	for dst, open := range map[**gophercloud.ServiceClient]func(*gophercloud.ProviderClient, gophercloud.EndpointOpts) (*gophercloud.ServiceClient, error){
 		&k.identity: openstack.NewIdentityV3, &k.network: openstack.NewNetworkV2, &k.compute: openstack.NewComputeV2, &k.image: openstack.NewImageV2, &k.balancer: openstack.NewLoadBalancerV2,
 	} {
@@ -88,12 +111,15 @@ func refused(t testing.TB, err error, status int, kind string) {
 // do sends one request; path is below the service's resource base ("ports?name=x").
 // The answer is decoded into out when that is not nil.
 func (k *clients) do(sc *gophercloud.ServiceClient, method, path string, body, out any) error {
-	k.t.Helper()
+	return send(k.t.Context(), sc, method, path, body, out)
+}
+
+func send(ctx context.Context, sc *gophercloud.ServiceClient, method, path string, body, out any) error {
 	opts := &gophercloud.RequestOpts{OkCodes: []int{200, 201, 202, 204}, JSONResponse: out}
 	if body != nil {
 		opts.JSONBody = body
 	}
-	resp, err := sc.Request(k.t.Context(), method, sc.ServiceURL(path), opts)
+	resp, err := sc.Request(ctx, method, sc.ServiceURL(path), opts)
 	if err == nil {
 		_ = resp.Body.Close()
 	}
@@ -126,7 +152,7 @@ type object map[string]any
 
 func (k *clients) net(name string) *networks.Network {
 	k.t.Helper()
-	n, err := networks.Create(k.t.Context(), k.network, networks.CreateOpts{Name: name}).Extract()
+	n, err := networks.Create(k.t.Context(), k.network, networks.CreateOpts{Name: k.name(name)}).Extract()
 	must(k.t, err)
 	return n
 }
@@ -140,7 +166,7 @@ func (k *clients) subnet(networkID, cidr string) *subnets.Subnet {
 
 func (k *clients) port(networkID, name string) *ports.Port {
 	k.t.Helper()
-	p, err := ports.Create(k.t.Context(), k.network, ports.CreateOpts{NetworkID: networkID, Name: name}).Extract()
+	p, err := ports.Create(k.t.Context(), k.network, ports.CreateOpts{NetworkID: networkID, Name: k.name(name)}).Extract()
 	must(k.t, err)
 	return p
 }

@@ -100,11 +100,14 @@ func TestTheCertificateIsInTheFileThatCloudsYAMLNames(t *testing.T) {
 }
 
 func TestWrongPasswordIsRefused(t *testing.T) {
-	c := openstacktest.New(t)
-	_, err := openstack.AuthenticatedClient(t.Context(), gophercloud.AuthOptions{IdentityEndpoint: c.AuthURL(), Username: "demo", Password: "guess", DomainName: "Default", TenantName: "demo"})
-	if !gophercloud.ResponseCodeIs(err, 401) {
-		t.Errorf("got %v", err)
-	}
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		ao := k.place.account(t, "")
+		ao.Password = "guess"
+		_, err := authenticate(t.Context(), ao, k.provider.HTTPClient.Transport)
+		if !gophercloud.ResponseCodeIs(err, 401) {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 func TestRevokedTokensAreReplaced(t *testing.T) {
@@ -130,50 +133,61 @@ func TestExpiredTokensAreRefused(t *testing.T) {
 }
 
 func TestApplicationCredentials(t *testing.T) {
-	c := openstacktest.New(t)
-	k := connect(t, c, "fake")
-	user, err := tokens.Get(t.Context(), k.identity, k.provider.Token()).ExtractUser()
-	must(t, err)
-	made, err := applicationcredentials.Create(t.Context(), k.identity, user.ID, applicationcredentials.CreateOpts{Name: "demo/controller", Roles: []applicationcredentials.Role{{Name: "member"}}}).Extract()
-	must(t, err)
-	_, err = applicationcredentials.Create(t.Context(), k.identity, user.ID, applicationcredentials.CreateOpts{Name: "demo/controller"}).Extract()
-	refused(t, err, 409, "")
-	_, err = applicationcredentials.Create(t.Context(), k.identity, user.ID, applicationcredentials.CreateOpts{Name: "x", Roles: []applicationcredentials.Role{{Name: "admin"}}}).Extract()
-	refused(t, err, 400, "")
-	seen, err := applicationcredentials.Get(t.Context(), k.identity, user.ID, made.ID).Extract()
-	must(t, err)
-	if made.Secret == "" || seen.Secret != "" {
-		t.Error("the secret is not shown exactly once")
-	}
-	ao := gophercloud.AuthOptions{IdentityEndpoint: c.AuthURL(), ApplicationCredentialID: made.ID, ApplicationCredentialSecret: made.Secret}
-	limited := login(t, ao, "RegionOne")
-	limited.net("n")
-	refused(t, limited.do(limited.balancer, "GET", "lbaas/loadbalancers", nil, nil), 403, "") // it has no role for that
-	_, err = applicationcredentials.Create(t.Context(), limited.identity, user.ID, applicationcredentials.CreateOpts{Name: "child"}).Extract()
-	refused(t, err, 403, "")
-	must(t, applicationcredentials.Delete(t.Context(), k.identity, user.ID, made.ID).ExtractErr())
-	if _, err := openstack.AuthenticatedClient(t.Context(), ao); !gophercloud.ResponseCodeIs(err, 401) {
-		t.Errorf("a deleted credential logs in: %v", err)
-	}
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		user, err := tokens.Get(t.Context(), k.identity, k.provider.Token()).ExtractUser()
+		must(t, err)
+		made, err := applicationcredentials.Create(t.Context(), k.identity, user.ID, applicationcredentials.CreateOpts{Name: k.name("controller"), Roles: []applicationcredentials.Role{{Name: "member"}}}).Extract()
+		must(t, err)
+		_, err = applicationcredentials.Create(t.Context(), k.identity, user.ID, applicationcredentials.CreateOpts{Name: k.name("controller")}).Extract()
+		refused(t, err, 409, "")
+		_, err = applicationcredentials.Create(t.Context(), k.identity, user.ID, applicationcredentials.CreateOpts{Name: k.name("x"), Roles: []applicationcredentials.Role{{Name: "admin"}}}).Extract()
+		refused(t, err, 400, "")
+		seen, err := applicationcredentials.Get(t.Context(), k.identity, user.ID, made.ID).Extract()
+		must(t, err)
+		if made.Secret == "" || seen.Secret != "" {
+			t.Error("the secret is not shown exactly once")
+		}
+		ao := gophercloud.AuthOptions{IdentityEndpoint: k.provider.IdentityEndpoint, ApplicationCredentialID: made.ID, ApplicationCredentialSecret: made.Secret}
+		limited := login(t, ao, k.provider.HTTPClient.Transport)
+		limited.net(k.name("n"))
+		must(t, limited.do(limited.balancer, "GET", "lbaas/loadbalancers", nil, nil))
+		_, err = applicationcredentials.Create(t.Context(), limited.identity, user.ID, applicationcredentials.CreateOpts{Name: k.name("child")}).Extract()
+		refused(t, err, 403, "")
+		guess := ao
+		guess.ApplicationCredentialSecret = "guess"
+		if _, err := authenticate(t.Context(), guess, k.provider.HTTPClient.Transport); !gophercloud.ResponseCodeIs(err, 401) {
+			t.Errorf("a wrong secret logs in: %v", err)
+		}
+		must(t, applicationcredentials.Delete(t.Context(), k.identity, user.ID, made.ID).ExtractErr())
+		if _, err := authenticate(t.Context(), ao, k.provider.HTTPClient.Transport); !gophercloud.ResponseCodeIs(err, 404) {
+			t.Errorf("a deleted credential logs in: %v", err)
+		}
+	})
+}
+
+func TestOctaviaMayWantRolesOfItsOwn(t *testing.T) {
+	k := connect(t, openstacktest.New(t, openstacktest.BalancerRoles(), openstacktest.Roles("member")), "fake")
+	octaviaRefused(t, k.do(k.balancer, "GET", "lbaas/loadbalancers", nil, nil), 403, "Policy does not allow")
 }
 
 func TestAdminSeesWhatDemoDoesNot(t *testing.T) {
-	c := openstacktest.New(t)
-	k, admin := connect(t, c, "fake"), connect(t, c, "fake-admin")
-	_, err := projects.List(k.identity, nil).AllPages(t.Context())
-	refused(t, err, 403, "")
-	pages, err := projects.List(admin.identity, projects.ListOpts{Name: "demo"}).AllPages(t.Context())
-	must(t, err)
-	all, err := projects.ExtractProjects(pages)
-	must(t, err)
-	if len(all) != 1 || all[0].ID != c.ProjectID() {
-		t.Errorf("projects %v", all)
-	}
-	if mine, theirs := k.ids("agents", ""), admin.ids("agents", ""); len(mine) != 0 || len(theirs) == 0 {
-		t.Errorf("demo sees %d agents, admin %d", len(mine), len(theirs))
-	}
-	n := admin.net("theirs")
-	refused(t, k.do(k.network, "GET", "networks/"+n.ID, nil, nil), 404, "NetworkNotFound")
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		admin := k.place.connect(t, "-admin")
+		_, err := projects.List(k.identity, nil).AllPages(t.Context())
+		refused(t, err, 403, "")
+		pages, err := projects.List(admin.identity, projects.ListOpts{Name: "demo"}).AllPages(t.Context())
+		must(t, err)
+		all, err := projects.ExtractProjects(pages)
+		must(t, err)
+		if len(all) != 1 || all[0].ID != k.project() {
+			t.Errorf("projects %v", all)
+		}
+		if mine, theirs := k.ids("agents", ""), admin.ids("agents", ""); len(mine) != 0 || len(theirs) == 0 {
+			t.Errorf("demo sees %d agents, admin %d", len(mine), len(theirs))
+		}
+		n := admin.net("theirs")
+		refused(t, k.do(k.network, "GET", "networks/"+n.ID, nil, nil), 404, "NetworkNotFound")
+	})
 }
 
 func TestCloudWithoutOctavia(t *testing.T) {

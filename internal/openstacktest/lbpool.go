@@ -9,6 +9,7 @@ import (
 
 type lbPool struct {
 	part
+	Description   string       `json:"description" api:"cu"`
 	LoadBalancer  string       `json:"loadbalancer_id,omitempty" api:"c"`
 	ListenerID    string       `json:"listener_id,omitempty" api:"c"`
 	LoadBalancers []ref        `json:"loadbalancers"`
@@ -277,9 +278,6 @@ func (q *call) newMonitor(p *lbPool, f fields) (*monitor, error) {
 	}
 	if m.Delay < 1 || m.Timeout < 1 || m.MaxRetries < 1 || m.MaxRetries > 10 {
 		return nil, octavia(http.StatusBadRequest, "", "Invalid input for a health monitor: delay, timeout or max_retries.")
-	}
-	if m.Timeout > m.Delay {
-		return nil, octavia(http.StatusBadRequest, "", "Validation failure: delay %d must be greater than or equal to timeout %d", m.Delay, m.Timeout)
 	}
 	if err := q.limited("health_monitor", "Health Monitor", 1); err != nil {
 		return nil, err

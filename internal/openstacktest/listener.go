@@ -9,6 +9,7 @@ import (
 
 type listener struct {
 	part
+	Description   string            `json:"description" api:"cu"`
 	LoadBalancer  string            `json:"loadbalancer_id,omitempty" api:"c"`
 	LoadBalancers []ref             `json:"loadbalancers"`
 	Protocol      string            `json:"protocol" api:"c"`
@@ -146,12 +147,23 @@ func (q *call) newListener(lb *loadBalancer, f fields) (*listener, error) {
 		if !ok || p.lb != lb.ID {
 			return nil, notFound("Pool", *l.Pool)
 		}
+		if err := l.speaks(p); err != nil {
+			return nil, err
+		}
 	}
 	if len(l.AllowedCIDRs) > 0 && lb.Provider == "ovn" {
 		return nil, unsupported("OVN provider does not support allowed_cidrs option")
 	}
 	q.balancer.listeners.add(l)
 	return l, nil
+}
+
+// speaks refuses a pool of another transport; those above TCP have pools of each other's.
+func (l *listener) speaks(p *lbPool) error {
+	if p.Protocol != l.Protocol && (l.Protocol == "UDP" || l.Protocol == "SCTP" || p.Protocol == "UDP" || p.Protocol == "SCTP") {
+		return octavia(http.StatusBadRequest, "", "Validation failure: The pool protocol '%s' is invalid while the listener protocol is '%s'.", p.Protocol, l.Protocol)
+	}
+	return nil
 }
 
 func unsupported(reason string) error {
@@ -175,9 +187,11 @@ func (q *call) checkProtocol(lb *loadBalancer, protocol string) error {
 
 func updateListener(q *call, l *listener, f fields) error {
 	if l.Pool != nil && f.has("default_pool_id") {
-		if p, ok := q.balancer.pools.get(*l.Pool); !ok || p.lb != l.lb {
+		p, ok := q.balancer.pools.get(*l.Pool)
+		if !ok || p.lb != l.lb {
 			return notFound("Pool", *l.Pool)
 		}
+		return l.speaks(p)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 type loadBalancer struct {
 	part
+	Description   string  `json:"description" api:"cu"`
 	VIP           string  `json:"vip_address" api:"c"`
 	VIPPort       string  `json:"vip_port_id" api:"c"`
 	VIPSubnet     string  `json:"vip_subnet_id" api:"c"`

@@ -102,13 +102,17 @@ func (q *call) newMember(p *lbPool, f fields) (*member, error) {
 		return nil, err
 	}
 	if q.balancer.members.any(m.same) {
-		return nil, octavia(http.StatusConflict, "", "Another member on this pool is already using ip %s on protocol_port %d", m.Address, m.Port)
+		return nil, taken(m)
 	}
 	if err := q.limited("member", "Member", 1); err != nil {
 		return nil, err
 	}
 	q.balancer.members.add(m)
 	return m, nil
+}
+
+func taken(m *member) error {
+	return octavia(http.StatusConflict, "", "Another member on this pool is already using ip %s on protocol_port %d", m.Address, m.Port)
 }
 
 func (m *member) same(o *member) bool {
@@ -170,7 +174,10 @@ func replaceMembers(q *call, p *lbPool) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(fresh, m.same) || slices.ContainsFunc(updated, m.same) {
+		if slices.ContainsFunc(fresh, m.same) {
+			return nil, taken(m)
+		}
+		if slices.ContainsFunc(updated, m.same) {
 			return nil, octavia(http.StatusBadRequest, "", "Validation failure: Member must be updated only once in the same request.")
 		}
 		if i := slices.IndexFunc(old, m.same); i >= 0 {
@@ -202,7 +209,16 @@ func replaceMembers(q *call, p *lbPool) (any, error) {
 	for _, m := range old {
 		if !additive && !slices.Contains(kept, m) {
 			m.Provisioning = "PENDING_DELETE"
-			q.arrive(lb, m, func() { q.balancer.members.drop(m.ID) })
+			drop := func() { q.balancer.members.drop(m.ID) }
+			q.arrive(lb, m, func() {
+				if lb.Provider != "ovn" || len(changed) == 1 {
+					drop()
+					return
+				}
+				// The OVN provider reports the whole pool when it has changed or made a member, before it comes to those to remove.
+				m.Provisioning = "ACTIVE"
+				q.Cloud.later(m, drop)
+			})
 		}
 	}
 	return nil, nil

@@ -2,6 +2,7 @@ package openstacktest_test
 
 import (
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -22,54 +23,63 @@ func novaRefused(t testing.TB, err error, status int, word string) {
 }
 
 func TestServerRefusals(t *testing.T) {
-	k := connect(t, openstacktest.New(t), "fake")
-	n := k.net("n")
-	k.subnet(n.ID, "10.0.0.0/24")
-	free, used, bare := k.port(n.ID, "free").ID, k.port(n.ID, "used").ID, k.make("ports", "port", object{"network_id": n.ID, "fixed_ips": []object{}})
-	k.becomes(k.boot("a", used), "ACTIVE")
-	good := object{"name": "b", "imageRef": k.imageID(), "flavorRef": k.flavorID("m1.small"), "networks": []object{{"port": free}}}
-	for _, tt := range []struct {
-		name, field string
-		value       any
-		status      int
-		word        string
-	}{
-		{"a flavor exists", "flavorRef", "zz", 400, "Flavor zz could not be found"},
-		{"an image exists", "imageRef", nobody, 400, "Can not find requested image"},
-		{"a key pair exists", "key_name", "zz", 400, "Invalid key_name"},
-		{"a port exists", "networks", []object{{"port": nobody}}, 400, "could not be found"},
-		{"a port has an address", "networks", []object{{"port": bare}}, 400, "requires a FixedIP"},
-		{"a port is used once", "networks", []object{{"port": used}}, 409, "still in use"},
-		{"a port is asked for once", "networks", []object{{"port": free}, {"port": free}}, 400, "specified twice"},
-		{"a zone exists", "availability_zone", "zz", 400, "availability zone"},
-		{"metadata is no longer than 255", "metadata", object{"a": strings.Repeat("x", 256)}, 400, "too long"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			body := object{}
-			for key, v := range good {
-				body[key] = v
-			}
-			body[tt.field] = tt.value
-			novaRefused(t, k.do(k.compute, "POST", "servers", object{"server": body}, nil), tt.status, tt.word)
-		})
-	}
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		n := k.net("n")
+		k.subnet(n.ID, "10.0.0.0/24")
+		free, used, bare := k.port(n.ID, "free").ID, k.make("ports", "port", object{"network_id": n.ID, "device_id": k.name("d")}), k.make("ports", "port", object{"network_id": n.ID, "fixed_ips": []object{}})
+		metadata := object{}
+		for i := range 129 {
+			metadata[fmt.Sprint(i)] = "x"
+		}
+		good := object{"name": k.name("b"), "imageRef": k.imageID(), "flavorRef": k.flavorID("m1.small"), "networks": []object{{"port": free}}}
+		for _, tt := range []struct {
+			name, field string
+			value       any
+			status      int
+			word        string
+		}{
+			{"a flavor exists", "flavorRef", "zz", 400, "Flavor zz could not be found"},
+			{"an image exists", "imageRef", nobody, 400, "Can not find requested image"},
+			{"a key pair exists", "key_name", "zz", 400, "Invalid key_name"},
+			{"a port exists", "networks", []object{{"port": nobody}}, 400, "could not be found"},
+			{"a port has an address", "networks", []object{{"port": bare}}, 400, "requires a FixedIP"},
+			{"a port is used once", "networks", []object{{"port": used}}, 409, "still in use"},
+			{"a port is asked for once", "networks", []object{{"port": free}, {"port": free}}, 400, "specified twice"},
+			{"a zone exists", "availability_zone", "zz", 400, "availability zone"},
+			{"metadata is no longer than 255", "metadata", object{"a": strings.Repeat("x", 256)}, 400, "too long"},
+			{"metadata is not of too many", "metadata", metadata, 403, "Maximum number of metadata items exceeds 128"},
+			{"user data has a limit", "user_data", base64.StdEncoding.EncodeToString(make([]byte, 60000)), 400, "user_data"},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				body := object{}
+				for key, v := range good {
+					body[key] = v
+				}
+				body[tt.field] = tt.value
+				novaRefused(t, k.do(k.compute, "POST", "servers", object{"server": body}, nil), tt.status, tt.word)
+			})
+		}
+		k.misuses(1) // the user data
+		unlimited := -1
+		_, err := quotasets.Update(t.Context(), k.compute, k.project(), quotasets.UpdateOpts{Instances: &unlimited}).Extract()
+		novaRefused(t, err, 403, "os-quota-sets:update")
+	})
 }
 
 func TestMicroversionsBringFields(t *testing.T) {
-	l := &loose{TB: t}
-	k := connect(t, openstacktest.New(l), "fake")
-	k.compute.Microversion = "2.51"
-	n := k.net("n")
-	k.subnet(n.ID, "10.0.0.0/24")
-	body := object{"name": "b", "imageRef": k.imageID(), "flavorRef": k.flavorID("m1.small"), "networks": []object{{"port": k.port(n.ID, "p").ID}}, "tags": []string{"x"}}
-	novaRefused(t, k.do(k.compute, "POST", "servers", object{"server": body}, nil), 400, "'tags' was unexpected")
-	k.compute.Microversion = "2.52"
-	must(t, k.do(k.compute, "POST", "servers", object{"server": body}, nil))
-	k.compute.Microversion = "2.999"
-	novaRefused(t, k.do(k.compute, "GET", "servers", nil, nil), 406, "not supported")
-	if len(l.failures) != 2 {
-		t.Errorf("failures %q, want one for the field and one for the version", l.failures)
-	}
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		k.compute.Microversion = "2.51"
+		n := k.net("n")
+		k.subnet(n.ID, "10.0.0.0/24")
+		body := object{"name": k.name("b"), "imageRef": k.imageID(), "flavorRef": k.flavorID("m1.small"), "networks": []object{{"port": k.port(n.ID, "p").ID}}, "tags": []string{"x"}}
+		novaRefused(t, k.do(k.compute, "POST", "servers", object{"server": body}, nil), 400, "'tags' was unexpected")
+		k.compute.Microversion = "2.52"
+		must(t, k.do(k.compute, "POST", "servers", object{"server": body}, nil))
+		k.compute.Microversion = "2.999"
+		novaRefused(t, k.do(k.compute, "GET", "servers", nil, nil), 406, "not supported")
+		k.misuses(2) // the field and the version
+		k.compute.Microversion = "2.90"
+	})
 }
 
 func TestServersAreCreatedAndDeletedInTheirOwnTime(t *testing.T) {
@@ -116,21 +126,22 @@ func TestServerWhosePortWentIsInError(t *testing.T) {
 }
 
 func TestNameFilterOfServersIsARegularExpression(t *testing.T) {
-	k := connect(t, openstacktest.New(t), "fake")
-	n := k.net("n")
-	k.subnet(n.ID, "10.0.0.0/24")
-	for _, name := range []string{"demo/worker-0", "demo/worker-01"} {
-		k.boot(name, k.port(n.ID, name).ID)
-	}
-	for filter, want := range map[string]int{"demo/worker-0": 2, "^demo/worker-0$": 1, "": 2} {
-		pages, err := servers.List(k.compute, servers.ListOpts{Name: filter, Limit: 1}).AllPages(t.Context())
-		must(t, err)
-		got, err := servers.ExtractServers(pages)
-		must(t, err)
-		if len(got) != want {
-			t.Errorf("filter %q finds %d servers, want %d", filter, len(got), want)
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		n := k.net("n")
+		k.subnet(n.ID, "10.0.0.0/24")
+		for _, name := range []string{"demo/worker-0", "demo/worker-01"} {
+			k.boot(name, k.port(n.ID, name).ID)
 		}
-	}
+		for filter, want := range map[string]int{k.name("demo/worker-0"): 2, "^" + k.name("demo/worker-0$"): 1, k.run: 2, k.name("worker"): 0} {
+			pages, err := servers.List(k.compute, servers.ListOpts{Name: filter, Limit: 1}).AllPages(t.Context())
+			must(t, err)
+			got, err := servers.ExtractServers(pages)
+			must(t, err)
+			if len(got) != want {
+				t.Errorf("filter %q finds %d servers, want %d", filter, len(got), want)
+			}
+		}
+	})
 }
 
 func TestComputeQuota(t *testing.T) {
@@ -142,9 +153,7 @@ func TestComputeQuota(t *testing.T) {
 	body := object{"server": object{"name": "b", "imageRef": k.imageID(), "flavorRef": k.flavorID("m1.small"), "networks": []object{{"port": k.port(n.ID, "b").ID}}}}
 	novaRefused(t, k.do(k.compute, "POST", "servers", body, nil), 403, "Quota exceeded for instances: Requested 1, but already used 1 of 1 instances")
 	more := quotasets.UpdateOpts{Instances: gophercloud.IntToPointer(2)}
-	_, err := quotasets.Update(t.Context(), k.compute, c.ProjectID(), more).Extract()
-	novaRefused(t, err, 403, "os-quota-sets:update")
-	_, err = quotasets.Update(t.Context(), admin.compute, c.ProjectID(), more).Extract()
+	_, err := quotasets.Update(t.Context(), admin.compute, c.ProjectID(), more).Extract()
 	must(t, err)
 	must(t, k.do(k.compute, "POST", "servers", body, nil))
 	d, err := quotasets.GetDetail(t.Context(), k.compute, c.ProjectID()).Extract()
@@ -155,21 +164,19 @@ func TestComputeQuota(t *testing.T) {
 }
 
 func TestKeyPairsBelongToTheUser(t *testing.T) {
-	l := &loose{TB: t}
-	c := openstacktest.New(l)
-	k, admin := connect(t, c, "fake"), connect(t, c, "fake-admin")
-	opts := keypairs.CreateOpts{Name: "demo", PublicKey: publicKey}
-	_, err := keypairs.Create(t.Context(), k.compute, opts).Extract()
-	must(t, err)
-	_, err = keypairs.Create(t.Context(), k.compute, opts).Extract()
-	novaRefused(t, err, 409, "already exists")
-	_, err = keypairs.Get(t.Context(), admin.compute, "demo", nil).Extract()
-	novaRefused(t, err, 404, "not found")
-	if len(l.failures) > 0 {
-		t.Errorf("failures %q", l.failures)
-	}
-	_, err = keypairs.Create(t.Context(), k.compute, keypairs.CreateOpts{Name: "demo/worker", PublicKey: publicKey}).Extract()
-	novaRefused(t, err, 400, "An invalid 'name' value was provided")
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		admin := k.place.connect(t, "-admin")
+		opts := keypairs.CreateOpts{Name: strings.TrimSuffix(k.run, "/"), PublicKey: publicKey}
+		_, err := keypairs.Create(t.Context(), k.compute, opts).Extract()
+		must(t, err)
+		_, err = keypairs.Create(t.Context(), k.compute, opts).Extract()
+		novaRefused(t, err, 409, "already exists")
+		_, err = keypairs.Get(t.Context(), admin.compute, opts.Name, nil).Extract()
+		novaRefused(t, err, 404, "not found")
+		_, err = keypairs.Create(t.Context(), k.compute, keypairs.CreateOpts{Name: "demo/worker", PublicKey: publicKey}).Extract()
+		novaRefused(t, err, 400, "An invalid 'name' value was provided")
+		k.misuses(1)
+	})
 }
 
 func TestConsoleAndUserData(t *testing.T) {
@@ -191,8 +198,4 @@ func TestConsoleAndUserData(t *testing.T) {
 	if len(guests) != 1 || string(guests[0].UserData) != "#cloud-config\n" {
 		t.Errorf("guests %+v", guests)
 	}
-	long := base64.StdEncoding.EncodeToString(make([]byte, 60000))
-	l := &loose{TB: t}
-	k = connect(t, openstacktest.New(l), "fake")
-	novaRefused(t, k.do(k.compute, "POST", "servers", object{"server": object{"name": "b", "imageRef": k.imageID(), "flavorRef": k.flavorID("m1.small"), "user_data": long}}, nil), 400, "user_data")
 }

@@ -25,7 +25,6 @@ type part struct {
 	base
 	TenantID     string   `json:"tenant_id" api:"c"`
 	Name         string   `json:"name" api:"cu"`
-	Description  string   `json:"description" api:"cu"`
 	AdminStateUp bool     `json:"admin_state_up" api:"cu"`
 	Provisioning string   `json:"provisioning_status"`
 	Operating    string   `json:"operating_status"`
@@ -82,7 +81,10 @@ func (c *Cloud) balancerRoutes() {
 	}})
 	on := func(method, path string, status int, do func(*call) (any, error)) {
 		c.on(method, prefixBalancer, "/v2.0/lbaas"+path, route{status: status, do: func(q *call) (any, error) {
-			if !slices.ContainsFunc(q.who.roles, func(r named) bool { return strings.HasPrefix(r.Name, "load-balancer_") || r.Name == "admin" }) {
+			if !slices.ContainsFunc(q.who.roles, func(r named) bool {
+				return strings.HasPrefix(r.Name, "load-balancer_") || r.Name == "admin" ||
+					!q.knobs.balancerRoles && (r.Name == "member" || r.Name == "reader" && method == http.MethodGet)
+			}) {
 				return nil, octavia(http.StatusForbidden, "", "Policy does not allow this request to be performed.")
 			}
 			return do(q)

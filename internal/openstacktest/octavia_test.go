@@ -1,6 +1,10 @@
 package openstacktest_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,7 +32,7 @@ func (k *clients) tree(algorithm string) tree {
 	k.t.Helper()
 	n := k.net("n")
 	s := k.subnet(n.ID, "10.0.0.0/24").ID
-	lb, err := loadbalancers.Create(k.t.Context(), k.balancer, loadbalancers.CreateOpts{Name: "lb", VipSubnetID: s, Description: "d", Tags: []string{"a"},
+	lb, err := loadbalancers.Create(k.t.Context(), k.balancer, loadbalancers.CreateOpts{Name: k.name("lb"), VipSubnetID: s, Description: k.name("d"), Tags: []string{"a"},
 		Listeners: []listeners.CreateOpts{{Name: "l", Protocol: "TCP", ProtocolPort: 80, DefaultPool: &pools.CreateOpts{Name: "p", Protocol: "TCP", LBMethod: pools.LBMethod(algorithm),
 			Members: []pools.CreateMemberOpts{{Address: "10.0.0.50", ProtocolPort: 80}}}}}}).Extract()
 	must(k.t, err)
@@ -37,6 +41,24 @@ func (k *clients) tree(algorithm string) tree {
 	}
 	x := tree{lb.ID, lb.Listeners[0].ID, lb.Pools[0].ID, lb.VipPortID, s}
 	k.balancerBecomes(lb.ID, "ACTIVE")
+	return x
+}
+
+// settle waits until nothing of a load balancer's tree is in transition.
+func (k *clients) settle(lb string) {
+	k.t.Helper()
+	k.until("load balancer "+lb+" to settle", func() (string, bool) {
+		var tree json.RawMessage
+		must(k.t, k.do(k.balancer, "GET", "lbaas/loadbalancers/"+lb+"/status", nil, &tree))
+		return string(tree), !bytes.Contains(tree, []byte("PENDING"))
+	})
+}
+
+// settledTree is a tree that can be changed and removed.
+func (k *clients) settledTree() tree {
+	k.t.Helper()
+	x := k.tree("SOURCE_IP_PORT")
+	k.settle(x.lb)
 	return x
 }
 
@@ -55,46 +77,55 @@ func (k *clients) members(pool string) map[string]string {
 }
 
 func TestBalancerRefusals(t *testing.T) {
-	k := connect(t, openstacktest.New(t), "fake")
-	x := k.tree("SOURCE_IP_PORT")
-	lb := func(more object) object {
-		body := object{"vip_subnet_id": x.subnet}
-		for key, v := range more {
-			body[key] = v
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		x := k.settledTree()
+		lb := func(more object) object {
+			body := object{"vip_subnet_id": x.subnet}
+			for key, v := range more {
+				body[key] = v
+			}
+			return object{"loadbalancer": body}
 		}
-		return object{"loadbalancer": body}
-	}
-	listener := func(protocol string, port int) object {
-		return object{"listener": object{"loadbalancer_id": x.lb, "protocol": protocol, "protocol_port": port}}
-	}
-	for _, tt := range []struct {
-		name, method, path string
-		body               any
-		status             int
-		word               string
-	}{
-		{"a VIP is somewhere", "POST", "lbaas/loadbalancers", object{"loadbalancer": object{"name": "x"}}, 400, "VIP must contain one of"},
-		{"a VIP's address is of its subnet", "POST", "lbaas/loadbalancers", lb(object{"vip_address": "1.2.3.4"}), 500, "Provider 'ovn' reports error: IP address 1.2.3.4 is not a valid IP"},
-		{"a provider is enabled", "POST", "lbaas/loadbalancers", lb(object{"provider": "amphora"}), 400, "Provider 'amphora' is not enabled."},
-		{"children need cascade", "DELETE", "lbaas/loadbalancers/" + x.lb, nil, 400, "it has children"},
-		{"a port has one listener", "POST", "lbaas/listeners", listener("TCP", 80), 409, "already using protocol TCP and protocol_port 80"},
-		{"OVN has no HTTP", "POST", "lbaas/listeners", listener("HTTP", 81), 501, "OVN provider does not support HTTP protocol"},
-		{"OVN has one algorithm", "POST", "lbaas/pools", object{"pool": object{"loadbalancer_id": x.lb, "protocol": "TCP", "lb_algorithm": "ROUND_ROBIN"}}, 501, "OVN provider does not support ROUND_ROBIN algorithm"},
-		{"OVN checks health by TCP", "POST", "lbaas/healthmonitors", object{"healthmonitor": object{"pool_id": x.pool, "type": "HTTP", "delay": 5, "timeout": 5, "max_retries": 3}}, 501, "health monitor type"},
-		{"a listener has one default pool", "POST", "lbaas/pools", object{"pool": object{"listener_id": x.listener, "protocol": "TCP", "lb_algorithm": "SOURCE_IP_PORT"}}, 409, "already has a default pool"},
-		{"a member is in a pool once", "POST", "lbaas/pools/" + x.pool + "/members", object{"member": object{"address": "10.0.0.50", "protocol_port": 80}}, 409, "already using ip 10.0.0.50"},
-		{"a member is in a request once", "PUT", "lbaas/pools/" + x.pool + "/members", object{"members": []object{{"address": "10.0.0.51", "protocol_port": 80}, {"address": "10.0.0.51", "protocol_port": 80}}}, 400, "updated only once"},
-		{"OVN asks for a member's subnet", "POST", "lbaas/pools/" + x.pool + "/members", object{"member": object{"address": "10.9.0.1", "protocol_port": 80}}, 501, "Subnet is required"},
-		{"and for those of all members", "PUT", "lbaas/pools/" + x.pool + "/members", object{"members": []object{{"address": "10.0.0.51", "protocol_port": 80}, {"address": "10.9.0.1", "protocol_port": 80}}}, 501, "Subnet is required"},
-		{"TCP's persistence has no timeout", "PUT", "lbaas/pools/" + x.pool, object{"pool": object{"session_persistence": object{"type": "SOURCE_IP", "persistence_timeout": 60}}}, 400, "persistence_timeout"},
-		{"nor has it in a new pool", "POST", "lbaas/pools", object{"pool": object{"loadbalancer_id": x.lb, "protocol": "TCP", "lb_algorithm": "SOURCE_IP_PORT", "session_persistence": object{"type": "SOURCE_IP", "persistence_timeout": 60}}}, 400, "persistence_timeout"},
-		{"quotas are an admin's", "PUT", "quotas/" + nobody, object{"quota": object{"pool": 1}}, 403, "Policy does not allow"},
-		{"what is not there is not found", "GET", "lbaas/loadbalancers/" + nobody, nil, 404, "Load Balancer " + nobody + " not found."},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			octaviaRefused(t, k.do(k.balancer, tt.method, tt.path, tt.body, nil), tt.status, tt.word)
-		})
-	}
+		listener := func(protocol string, port int) object {
+			return object{"listener": object{"loadbalancer_id": x.lb, "protocol": protocol, "protocol_port": port}}
+		}
+		for _, tt := range []struct {
+			name, method, path string
+			body               any
+			status             int
+			word               string
+		}{
+			{"a VIP is somewhere", "POST", "lbaas/loadbalancers", object{"loadbalancer": object{"name": "x"}}, 400, "VIP must contain one of"},
+			{"a VIP's address is of its subnet", "POST", "lbaas/loadbalancers", lb(object{"vip_address": "1.2.3.4"}), 500, "Provider 'ovn' reports error: IP address 1.2.3.4 is not a valid IP"},
+			{"a provider is enabled", "POST", "lbaas/loadbalancers", lb(object{"provider": "amphora"}), 400, "Provider 'amphora' is not enabled."},
+			{"children need cascade", "DELETE", "lbaas/loadbalancers/" + x.lb, nil, 400, "it has children"},
+			{"a port has one listener", "POST", "lbaas/listeners", listener("TCP", 80), 409, "already using protocol TCP and protocol_port 80"},
+			{"OVN has no HTTP", "POST", "lbaas/listeners", listener("HTTP", 81), 501, "OVN provider does not support HTTP protocol"},
+			{"OVN has one algorithm", "POST", "lbaas/pools", object{"pool": object{"loadbalancer_id": x.lb, "protocol": "TCP", "lb_algorithm": "ROUND_ROBIN"}}, 501, "OVN provider does not support ROUND_ROBIN algorithm"},
+			{"OVN checks health by TCP", "POST", "lbaas/healthmonitors", object{"healthmonitor": object{"pool_id": x.pool, "type": "HTTP", "delay": 5, "timeout": 5, "max_retries": 3}}, 501, "health monitor type"},
+			{"a listener has one default pool", "POST", "lbaas/pools", object{"pool": object{"listener_id": x.listener, "protocol": "TCP", "lb_algorithm": "SOURCE_IP_PORT"}}, 409, "already has a default pool"},
+			{"a member is in a pool once", "POST", "lbaas/pools/" + x.pool + "/members", object{"member": object{"address": "10.0.0.50", "protocol_port": 80}}, 409, "already using ip 10.0.0.50"},
+			{"a new member is in a request once", "PUT", "lbaas/pools/" + x.pool + "/members", object{"members": []object{{"address": "10.0.0.51", "protocol_port": 80}, {"address": "10.0.0.51", "protocol_port": 80}}}, 409, "already using ip 10.0.0.51"},
+			{"so is one that is there", "PUT", "lbaas/pools/" + x.pool + "/members", object{"members": []object{{"address": "10.0.0.50", "protocol_port": 80}, {"address": "10.0.0.50", "protocol_port": 80}}}, 400, "updated only once"},
+			{"OVN asks for a member's subnet", "POST", "lbaas/pools/" + x.pool + "/members", object{"member": object{"address": "10.9.0.1", "protocol_port": 80}}, 501, "Subnet is required"},
+			{"and for those of all members", "PUT", "lbaas/pools/" + x.pool + "/members", object{"members": []object{{"address": "10.0.0.51", "protocol_port": 80}, {"address": "10.9.0.1", "protocol_port": 80}}}, 501, "Subnet is required"},
+			{"TCP's persistence has no timeout", "PUT", "lbaas/pools/" + x.pool, object{"pool": object{"session_persistence": object{"type": "SOURCE_IP", "persistence_timeout": 60}}}, 400, "persistence_timeout"},
+			{"nor has it in a new pool", "POST", "lbaas/pools", object{"pool": object{"loadbalancer_id": x.lb, "protocol": "TCP", "lb_algorithm": "SOURCE_IP_PORT", "session_persistence": object{"type": "SOURCE_IP", "persistence_timeout": 60}}}, 400, "persistence_timeout"},
+			{"OVN has no lists of clients", "POST", "lbaas/listeners", object{"listener": object{"loadbalancer_id": x.lb, "protocol": "TCP", "protocol_port": 82, "allowed_cidrs": []string{"10.0.0.0/8"}}}, 501, "allowed_cidrs"},
+			{"a protocol exists", "POST", "lbaas/listeners", listener("XYZ", 83), 400, "protocol"},
+			{"a port is one", "POST", "lbaas/listeners", listener("TCP", 65536), 400, "protocol_port"},
+			{"a pool speaks its listener's protocol", "POST", "lbaas/listeners", object{"listener": object{"loadbalancer_id": x.lb, "protocol": "UDP", "protocol_port": 84, "default_pool_id": x.pool}}, 400, "protocol"},
+			{"a member's weight has a limit", "POST", "lbaas/pools/" + x.pool + "/members", object{"member": object{"address": "10.0.0.51", "protocol_port": 80, "weight": 257}}, 400, "weight"},
+			{"a pool that is not there has no members", "GET", "lbaas/pools/" + nobody + "/members", nil, 404, "not found"},
+			{"a member that is not there is not removed", "DELETE", "lbaas/pools/" + x.pool + "/members/" + nobody, nil, 404, "not found"},
+			{"quotas are an admin's", "PUT", "quotas/" + nobody, object{"quota": object{"pool": 1}}, 403, "Policy does not allow"},
+			{"what is not there is not found", "GET", "lbaas/loadbalancers/" + nobody, nil, 404, "Load Balancer " + nobody + " not found."},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				octaviaRefused(t, k.do(k.balancer, tt.method, tt.path, tt.body, nil), tt.status, tt.word)
+			})
+		}
+	})
 }
 
 // TestOVNKeepsClientsAsLongAsItWasToldWhenThePoolWasMade: as with ovn-octavia-provider 8.0.0 behind Octavia 16.0.0.
@@ -144,16 +175,20 @@ func TestOVNKeepsClientsAsLongAsItWasToldWhenThePoolWasMade(t *testing.T) {
 }
 
 func TestATreeRefusedByOVNLeavesItsVIPPort(t *testing.T) {
-	c := openstacktest.New(t)
-	k := connect(t, c, "fake")
-	s := k.subnet(k.net("n").ID, "10.0.0.0/24").ID
-	before := len(c.Left())
-	err := k.do(k.balancer, "POST", "lbaas/loadbalancers", object{"loadbalancer": object{"vip_subnet_id": s,
-		"listeners": []object{{"protocol": "TCP", "protocol_port": 80, "default_pool": object{"protocol": "TCP", "lb_algorithm": "SOURCE_IP_PORT"}}}}}, nil)
-	octaviaRefused(t, err, 400, "Pools must be named")
-	if left := c.Left(); len(left) != before+1 || !strings.Contains(strings.Join(left, " "), "port ovn-lb-vip-") {
-		t.Errorf("left over: %q", left)
-	}
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		s := k.subnet(k.net("n").ID, "10.0.0.0/24").ID
+		err := k.do(k.balancer, "POST", "lbaas/loadbalancers", object{"loadbalancer": object{"vip_subnet_id": s,
+			"listeners": []object{{"protocol": "TCP", "protocol_port": 80, "default_pool": object{"protocol": "TCP", "lb_algorithm": "SOURCE_IP_PORT"}}}}}, nil)
+		octaviaRefused(t, err, 400, "Pools must be named")
+		var page struct{ Ports []struct{ ID, Name string } }
+		must(t, k.do(k.network, "GET", "ports?fixed_ips=subnet_id%3D"+s+"&device_owner=", nil, &page))
+		if len(page.Ports) != 1 || !strings.HasPrefix(page.Ports[0].Name, "ovn-lb-vip-") {
+			t.Errorf("left over: %+v", page.Ports)
+		}
+		for _, p := range page.Ports {
+			must(t, k.do(k.network, "DELETE", "ports/"+p.ID, nil, nil))
+		}
+	})
 }
 
 func TestProvidersWithoutTrees(t *testing.T) {
@@ -169,16 +204,30 @@ func TestProvidersWithoutTrees(t *testing.T) {
 }
 
 func TestPendingBalancersAreImmutable(t *testing.T) {
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		x := k.settledTree()
+		var err error
+		for n := 51; err == nil && n < 100; n++ { // until one is not done with a change before the next comes
+			err = k.addMember(x.pool, fmt.Sprint("10.0.0.", n))
+		}
+		octaviaRefused(t, err, 409, "is immutable and cannot be updated")
+		k.settle(x.lb)
+		must(t, k.addMember(x.pool, "10.0.0.101"))
+	})
+}
+
+func TestARefusalForAPendingBalancerIsALook(t *testing.T) {
 	k := connect(t, openstacktest.New(t, openstacktest.Polls(3)), "fake")
 	x := k.tree("SOURCE_IP_PORT")
-	member := func(address string) error {
-		return k.do(k.balancer, "POST", "lbaas/pools/"+x.pool+"/members", object{"member": object{"address": address, "protocol_port": 80}}, nil)
-	}
-	must(t, member("10.0.0.51"))
-	octaviaRefused(t, member("10.0.0.52"), 409, "is immutable and cannot be updated")
+	must(t, k.addMember(x.pool, "10.0.0.51"))
+	octaviaRefused(t, k.addMember(x.pool, "10.0.0.52"), 409, "is immutable and cannot be updated")
 	octaviaRefused(t, k.do(k.balancer, "DELETE", "lbaas/loadbalancers/"+x.lb+"?cascade=true", nil, nil), 409, "Invalid state PENDING_UPDATE")
-	octaviaRefused(t, member("10.0.0.52"), 409, "is immutable") // the third refusal was the third look
-	must(t, member("10.0.0.52"))
+	octaviaRefused(t, k.addMember(x.pool, "10.0.0.52"), 409, "is immutable") // the third refusal was the third look
+	must(t, k.addMember(x.pool, "10.0.0.52"))
+}
+
+func (k *clients) addMember(pool, address string) error {
+	return k.do(k.balancer, "POST", "lbaas/pools/"+pool+"/members", object{"member": object{"address": address, "protocol_port": 80}}, nil)
 }
 
 func TestBalancerIsActiveBeforeItsMembersWithOVN(t *testing.T) {
@@ -200,67 +249,79 @@ func TestBalancerIsActiveBeforeItsMembersWithOVN(t *testing.T) {
 }
 
 func TestMembersAreReplacedInOneRequest(t *testing.T) {
-	k := connect(t, openstacktest.New(t), "fake")
-	x := k.tree("SOURCE_IP_PORT")
-	put := func(query string, addresses ...string) {
-		t.Helper()
-		body := []object{}
-		for _, a := range addresses {
-			body = append(body, object{"address": a, "protocol_port": 80, "weight": 5})
-		}
-		must(t, k.do(k.balancer, "PUT", "lbaas/pools/"+x.pool+"/members"+query, object{"members": body}, nil))
-		for range 4 {
-			k.members(x.pool)
-		}
-	}
-	has := func(addresses ...string) {
-		t.Helper()
-		got := k.members(x.pool)
-		for _, a := range addresses {
-			if got[a] != "ACTIVE" {
-				t.Errorf("member %s is %q", a, got[a])
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		x := k.settledTree()
+		put := func(query string, addresses ...string) {
+			t.Helper()
+			body := []object{}
+			for _, a := range addresses {
+				body = append(body, object{"address": a, "protocol_port": 80, "weight": 5})
 			}
+			must(t, k.do(k.balancer, "PUT", "lbaas/pools/"+x.pool+"/members"+query, object{"members": body}, nil))
+			k.settle(x.lb)
 		}
-		if len(got) != len(addresses) {
-			t.Errorf("members %v, want %v", got, addresses)
+		has := func(addresses ...string) {
+			t.Helper()
+			k.until("the members", func() (string, bool) {
+				got := k.members(x.pool)
+				same := len(got) == len(addresses)
+				for _, a := range addresses {
+					same = same && got[a] == "ACTIVE"
+				}
+				return fmt.Sprint(got), same
+			})
 		}
+		put("?additive_only=true", "10.0.0.51")
+		has("10.0.0.50", "10.0.0.51")
+		put("", "10.0.0.51", "10.0.0.52")
+		has("10.0.0.51", "10.0.0.52")
+		put("")
+		has()
+	})
+}
+
+func TestReplacedMembersAreActiveOnceMoreWithOVN(t *testing.T) {
+	k := connect(t, openstacktest.New(t), "fake")
+	x := k.settledTree()
+	must(t, k.do(k.balancer, "PUT", "lbaas/pools/"+x.pool+"/members", object{"members": []object{{"address": "10.0.0.51", "protocol_port": 80}}}, nil))
+	var seen []string
+	for range 6 {
+		seen = append(seen, k.members(x.pool)["10.0.0.50"])
 	}
-	put("?additive_only=true", "10.0.0.51")
-	has("10.0.0.50", "10.0.0.51")
-	put("", "10.0.0.51", "10.0.0.52")
-	has("10.0.0.51", "10.0.0.52")
-	put("")
-	has()
+	if seen = slices.Compact(seen); !slices.Equal(seen, []string{"PENDING_DELETE", "ACTIVE", ""}) {
+		t.Errorf("a replaced member was %q", seen)
+	}
 }
 
 func TestDeletedTreeKeepsTheFloatingIP(t *testing.T) {
-	c := openstacktest.New(t)
-	k := connect(t, c, "fake")
-	x := k.tree("SOURCE_IP_PORT")
-	public := k.ids("networks", "name=public")[0]
-	k.members(x.pool) // let the tree settle
-	router := k.make("routers", "router", object{"external_gateway_info": object{"network_id": public}})
-	must(t, k.do(k.network, "PUT", "routers/"+router+"/add_router_interface", object{"subnet_id": x.subnet}, nil))
-	fip := k.make("floatingips", "floatingip", object{"floating_network_id": public, "port_id": x.vipPort})
-	must(t, loadbalancers.Delete(t.Context(), k.balancer, x.lb, loadbalancers.DeleteOpts{Cascade: true}).ExtractErr())
-	lb, err := loadbalancers.Get(t.Context(), k.balancer, x.lb).Extract()
-	must(t, err)
-	if lb.ProvisioningStatus != "PENDING_DELETE" {
-		t.Errorf("a deleted load balancer is %s", lb.ProvisioningStatus)
-	}
-	_, err = loadbalancers.Get(t.Context(), k.balancer, x.lb).Extract()
-	octaviaRefused(t, err, 404, "not found")
-	refused(t, k.do(k.network, "GET", "ports/"+x.vipPort, nil, nil), 404, "PortNotFound")
-	f, err := floatingips.Get(t.Context(), k.network, fip).Extract()
-	must(t, err)
-	if f.PortID != "" || f.Status != "DOWN" {
-		t.Errorf("the floating IP is %s on port %q", f.Status, f.PortID)
-	}
-	for _, s := range c.Left() {
-		if kind, _, _ := strings.Cut(s, " "); kind == "listener" || kind == "pool" || kind == "member" {
-			t.Errorf("left over: %s", s)
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		x := k.settledTree()
+		public := k.ids("networks", "name=public")[0]
+		router := k.make("routers", "router", object{"external_gateway_info": object{"network_id": public}})
+		must(t, k.do(k.network, "PUT", "routers/"+router+"/add_router_interface", object{"subnet_id": x.subnet}, nil))
+		fip := k.make("floatingips", "floatingip", object{"floating_network_id": public, "port_id": x.vipPort})
+		must(t, loadbalancers.Delete(t.Context(), k.balancer, x.lb, loadbalancers.DeleteOpts{Cascade: true}).ExtractErr())
+		k.until("the deletion of the load balancer", func() (string, bool) {
+			lb, err := loadbalancers.Get(t.Context(), k.balancer, x.lb).Extract()
+			if err != nil {
+				octaviaRefused(t, err, 404, "not found")
+				return "", true
+			}
+			if lb.ProvisioningStatus != "PENDING_DELETE" {
+				t.Fatalf("a deleted load balancer is %s", lb.ProvisioningStatus)
+			}
+			return lb.ProvisioningStatus, false
+		})
+		refused(t, k.do(k.network, "GET", "ports/"+x.vipPort, nil, nil), 404, "PortNotFound")
+		for _, path := range []string{"listeners/" + x.listener, "pools/" + x.pool} {
+			octaviaRefused(t, k.do(k.balancer, "GET", "lbaas/"+path, nil, nil), 404, "not found")
 		}
-	}
+		f, err := floatingips.Get(t.Context(), k.network, fip).Extract()
+		must(t, err)
+		if f.PortID != "" || f.Status != "DOWN" {
+			t.Errorf("the floating IP is %s on port %q", f.Status, f.PortID)
+		}
+	})
 }
 
 func TestTreeDeletedWhileItSettlesIsShownActiveOnceMore(t *testing.T) {
@@ -307,15 +368,17 @@ func TestASecondDeletionBesideTheFirstEndsInError(t *testing.T) {
 }
 
 func TestBalancersAreFoundByTagNameAndDescription(t *testing.T) {
-	k := connect(t, openstacktest.New(t), "fake")
-	x := k.tree("SOURCE_IP_PORT")
-	for query, want := range map[string]int{"tags=a": 1, "tags=b": 0, "name=lb": 1, "description=d": 1, "vip_port_id=" + x.vipPort: 1, "vip_subnet_id=" + x.subnet: 1, "name=l": 0} {
-		var page struct{ LoadBalancers []struct{ ID string } }
-		must(t, k.do(k.balancer, "GET", "lbaas/loadbalancers?"+query, nil, &page))
-		if len(page.LoadBalancers) != want {
-			t.Errorf("%s finds %d, want %d", query, len(page.LoadBalancers), want)
+	onEachCloud(t, func(t *testing.T, k *clients) {
+		x := k.settledTree()
+		for query, want := range map[string]int{"tags=a&name=" + k.name("lb"): 1, "tags=b&name=" + k.name("lb"): 0, "name=" + k.name("lb"): 1, "description=" + k.name("d"): 1,
+			"vip_port_id=" + x.vipPort: 1, "vip_subnet_id=" + x.subnet: 1, "name=" + k.name("l"): 0} {
+			var page struct{ LoadBalancers []struct{ ID string } }
+			must(t, k.do(k.balancer, "GET", "lbaas/loadbalancers?"+query, nil, &page))
+			if len(page.LoadBalancers) != want {
+				t.Errorf("%s finds %d, want %d", query, len(page.LoadBalancers), want)
+			}
 		}
-	}
+	})
 }
 
 func TestBalancerQuota(t *testing.T) {

@@ -15,6 +15,7 @@ type knobs struct {
 	provider       string          // default Octavia provider
 	ovs            bool            // ML2/OVS rules for trunks instead of ML2/OVN
 	tagsAtCreation bool            // Neutron's create calls take tags
+	balancerRoles  bool            // Octavia wants roles of its own
 	refuseTrees    bool            // Octavia answers a fully populated create with 501
 	failDeletions  int             // of load balancers, the first so many
 	noOctavia      bool            // load-balancer is not in the catalog
@@ -50,6 +51,10 @@ func Provider(name string) Option { return func(k *knobs) { k.provider = name } 
 // MechanismOVS gives trunks the rules of ML2/OVS: none can be made on or removed
 // from a bound port. Without it the rules are those of ML2/OVN.
 func MechanismOVS() Option { return func(k *knobs) { k.ovs = true } }
+
+// BalancerRoles makes Octavia refuse who has none of its own roles, load-balancer_*, as clouds with its advanced policy do. Without it a
+// member may do everything, as by the policy of 2025.1.
+func BalancerRoles() Option { return func(k *knobs) { k.balancerRoles = true } }
 
 // RefuseTrees makes Octavia refuse a load balancer created with listeners or
 // pools in the same call, as providers without that ability do.

@@ -1,6 +1,7 @@
 package openstacktest
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -108,12 +109,21 @@ func createPort(q *call, p *port, f fields) error {
 	default:
 		p.Groups = []string{q.defaultGroup(p.ProjectID).ID}
 	}
+	p.completePairs()
 	wanted := p.FixedIPs
 	if !f.has("fixed_ips") {
 		wanted = nil
 	}
 	p.FixedIPs, err = q.allocate(n.ID, wanted, nil)
 	return err
+}
+
+// completePairs gives pairs without a MAC address the port's own.
+func (p *port) completePairs() {
+	p.Pairs = slices.Clone(p.Pairs)
+	for i := range p.Pairs {
+		p.Pairs[i].MAC = cmp.Or(p.Pairs[i].MAC, p.MAC)
+	}
 }
 
 func (q *call) checkGroups(p *port) error {
@@ -129,6 +139,7 @@ func (q *call) checkGroups(p *port) error {
 }
 
 func updatePort(q *call, was, p *port, f fields) error {
+	p.completePairs()
 	if f.has("security_groups") || f.has("port_security_enabled") {
 		if p.Groups == nil {
 			p.Groups = []string{}

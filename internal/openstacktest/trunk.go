@@ -160,10 +160,10 @@ func (c *Cloud) take(t *trunk, parent *port, wanted []subport) {
 }
 
 // wire lets the subports follow the parent's state, and the trunk under ML2/OVS.
-// Under ML2/OVN (2025.1) a trunk is ACTIVE from its creation to the first change
-// of its subports and DOWN ever after, whatever its server does.
+// Under ML2/OVN (2025.1) a trunk is ACTIVE after its creation, after each change of
+// its subports and when its server has booted; only the end of the server brings it DOWN.
 func (c *Cloud) wire(t *trunk, parent *port) {
-	if c.knobs.ovs {
+	if c.knobs.ovs || parent.Status == "ACTIVE" {
 		t.Status = parent.Status
 	}
 	if parent.Status != "ACTIVE" {
@@ -220,8 +220,10 @@ func addSubports(q *call) (any, error) {
 		return nil, err
 	}
 	parent, _ := q.network.ports.get(t.PortID)
-	t.Status = "DOWN"
 	q.take(t, parent, wanted)
+	if !q.knobs.ovs {
+		t.Status = "ACTIVE"
+	}
 	touch(t)
 	return t, nil
 }
@@ -237,7 +239,7 @@ func removeSubports(q *call) (any, error) {
 		}
 	}
 	if !q.knobs.ovs {
-		t.Status = "DOWN"
+		t.Status = "ACTIVE"
 	}
 	for _, s := range wanted {
 		q.release(s)

@@ -89,7 +89,7 @@ type fixedIP struct {
 // portFields are the columns of port; a list of thousands is a fifth in size with them.
 var portFields = []string{"id", "name", "description", "network_id", "mac_address", "status", "device_id", "device_owner", "fixed_ips", "security_groups"}
 
-// trunk is what is read of a trunk in Neutron. Its status is not: under ML2/OVN it goes down with the first change and stays there.
+// trunk is what is read of a trunk in Neutron. Its status is not: under ML2/OVN it says nothing about the subports.
 type trunk struct {
 	ID          string
 	Name        string
