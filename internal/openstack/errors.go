@@ -31,10 +31,15 @@ func status(err error) int {
 	return r.Actual
 }
 
-// IsNotFound tells that the object is not there (404), or that no object has the name.
+// IsNotFound tells that the object is not there (404), or that no object has the name. A login that Keystone does not find says nothing
+// about the object.
 func IsNotFound(err error) bool {
 	var byName gophercloud.ErrResourceNotFound
 	var byNamePtr *gophercloud.ErrResourceNotFound
+	var reauth *gophercloud.ErrUnableToReauthenticate
+	if errors.As(err, &reauth) {
+		return false
+	}
 	return status(err) == http.StatusNotFound || errors.As(err, &byName) || errors.As(err, &byNamePtr)
 }
 
@@ -83,7 +88,12 @@ func IsForbidden(err error) bool { return status(err) == http.StatusForbidden &&
 // IsUnauthorized tells that Keystone refused the credentials, or that they ended and could not be renewed.
 func IsUnauthorized(err error) bool {
 	var reauth *gophercloud.ErrUnableToReauthenticate
-	return status(err) == http.StatusUnauthorized || errors.As(err, &reauth) && status(reauth.ErrOriginal) == http.StatusUnauthorized
+	return noCredential(err) || status(err) == http.StatusUnauthorized || errors.As(err, &reauth) && status(reauth.ErrOriginal) == http.StatusUnauthorized
+}
+
+// noCredential tells that Keystone does not know an application credential, which is a 404 and not a 401.
+func noCredential(err error) bool {
+	return status(err) == http.StatusNotFound && strings.HasPrefix(Reason(err), "Could not find Application Credential")
 }
 
 // IsBroken tells that the cloud did not do its part: no answer came, or one of 5xx.

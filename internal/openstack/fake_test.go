@@ -107,6 +107,18 @@ func TestAnApplicationCredentialLogsIn(t *testing.T) {
 	if _, err := again.Extensions(t.Context()); err != nil {
 		t.Errorf("an application credential does not renew its token: %v", err)
 	}
+	if err := applicationcredentials.Delete(t.Context(), must(t, c.Identity), c.UserID(), made.ID).ExtractErr(); err != nil {
+		t.Fatal(err)
+	}
+	fake.RevokeTokens()
+	_, err = networks.List(must(t, again.Network), nil).AllPages(t.Context())
+	if !openstack.IsUnauthorized(err) || openstack.IsNotFound(err) {
+		t.Errorf("a credential that is no more, which is a 404 of Keystone's, is taken for an object that is: %v", err)
+	}
+	_, err = openstack.Connect(t.Context(), openstack.Options{File: file})
+	if !openstack.IsUnauthorized(err) || !strings.Contains(err.Error(), "Keystone refused application credential") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestACloudWithoutOctaviaSaysSo(t *testing.T) {

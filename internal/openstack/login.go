@@ -18,12 +18,12 @@ func explainLogin(err error, s *settings) error {
 	case errors.As(err, &header):
 		return fmt.Errorf("the server does not speak TLS: %w: should auth_url begin with http://?", err)
 	}
-	switch status(err) {
-	case 0:
+	switch {
+	case status(err) == 0:
 		return fmt.Errorf("reaching Keystone: %w", err)
-	case http.StatusUnauthorized:
+	case IsUnauthorized(err):
 		return Wrap(err, "Keystone refused %s", who(s))
-	case http.StatusNotFound:
+	case status(err) == http.StatusNotFound:
 		return Wrap(err, "no Keystone v3 answers there: is auth_url right?")
 	}
 	return Wrap(err, "asking Keystone for a token as %s", who(s))
