@@ -145,8 +145,8 @@ func TestChooseNamesTheChoices(t *testing.T) {
 	all := [][2]string{{"small", "1"}, {"large", "2"}, {"large", "3"}}
 	is := func(x [2]string) (string, string) { return x[0], x[1] }
 	for name, want := range map[string]string{"small": "1", "2": "2"} {
-		if id, err := choose("flavor", name, all, is); id != want || err != nil {
-			t.Errorf("%s: %q, %v", name, id, err)
+		if x, err := choose("flavor", name, all, is); x[1] != want || err != nil {
+			t.Errorf("%s: %q, %v", name, x, err)
 		}
 	}
 	if _, err := choose("flavor", "large", all, is); err == nil || !strings.Contains(err.Error(), "2, 3") {

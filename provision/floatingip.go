@@ -16,7 +16,7 @@ import (
 // FloatingIP is a public address on a port. It has no name in Neutron; the port it serves tells which one it is.
 type FloatingIP struct {
 	Base
-	External string
+	External string // name or id of the external network; "" is the only one
 
 	port     func() string // id of the port it leads to
 	balancer *LoadBalancer // whose VIP that port is; nil for the port of a server
@@ -74,11 +74,11 @@ func (f *FloatingIP) Apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	body := map[string]any{"floating_network_id": external, "port_id": f.port(), "description": f.s.mark()}
+	body := map[string]any{"floating_network_id": external.ID, "port_id": f.port(), "description": f.s.mark()}
 	find := url.Values{"port_id": {f.port()}, "description": {f.s.mark()}, "project_id": {f.s.Cloud.ProjectID()}}
 	made, err := create[floatingips.FloatingIP](ctx, f.s, fipCollection, birth{body: body, find: find})
 	if err != nil {
-		return openstack.Wrap(err, "allocating a floating IP on %s for %s", f.External, f.name)
+		return openstack.Wrap(err, "allocating a floating IP on %s for %s", external.Name, f.name)
 	}
 	f.take(made)
 	f.s.note(func(v *Inventory) { v.FloatingIPs = append(slices.Clip(v.FloatingIPs), *made) })

@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -19,7 +20,8 @@ var (
 	flavorCollection = nova("flavors", "flavor", "flavors")
 )
 
-// Image finds an active image by name or id. Of several images with one name the user has to say which.
+// Image finds an active image by name or id. Of several images with one name the user has to say which. What is neither but reads
+// KEY=VALUE,... are properties, and of several images that have them all the newest is taken: clouds that renew their images keep the old ones.
 func (s *Session) Image(ctx context.Context, name string) (images.Image, error) {
 	_, err := s.lookups.once(ctx, "images", func(ctx context.Context) (string, error) {
 		all, err := list[images.Image](ctx, s.Cloud, imageCollection, url.Values{"status": {"active"}})
@@ -29,20 +31,44 @@ func (s *Session) Image(ctx context.Context, name string) (images.Image, error) 
 	if err != nil {
 		return images.Image{}, err
 	}
-	id, err := choose("image", name, s.lookups.images, func(i images.Image) (string, string) { return i.Name, i.ID })
-	for _, i := range s.lookups.images {
-		if err == nil && i.ID == id {
-			return i, nil
-		}
+	found, err := choose("image", name, s.lookups.images, func(i images.Image) (string, string) { return i.Name, i.ID })
+	var none *NotThere
+	if errors.As(err, &none) && strings.Contains(name, "=") {
+		return newest(s.lookups.images, name)
 	}
-	return images.Image{}, err
+	return found, err
+}
+
+// newest is the newest image with the properties KEY=VALUE,...
+func newest(all []images.Image, properties string) (images.Image, error) {
+	var found images.Image
+	var there []string
+	for _, i := range all {
+		has, is := true, []string{}
+		for pair := range strings.SplitSeq(properties, ",") {
+			key, want, _ := strings.Cut(strings.TrimSpace(pair), "=")
+			value, known := i.Properties[key]
+			has = has && known && fmt.Sprint(value) == want
+			if known {
+				is = append(is, fmt.Sprintf("%s=%v", key, value))
+			}
+		}
+		if has && !i.CreatedAt.Before(found.CreatedAt) {
+			found = i
+		}
+		there = append(there, strings.Join(append([]string{i.Name}, is...), " "))
+	}
+	if found.ID == "" {
+		return found, fmt.Errorf("finding an image with %s: the project sees none (there are: %s)", properties, strings.Join(there, ", "))
+	}
+	return found, nil
 }
 
 // Flavor finds a flavor by name or id.
-func (s *Session) Flavor(ctx context.Context, name string) (string, error) {
+func (s *Session) Flavor(ctx context.Context, name string) (flavors.Flavor, error) {
 	all, err := s.Flavors(ctx)
 	if err != nil {
-		return "", err
+		return flavors.Flavor{}, err
 	}
 	return choose("flavor", name, all, func(f flavors.Flavor) (string, string) { return f.Name, f.ID })
 }
@@ -58,18 +84,20 @@ func (s *Session) Flavors(ctx context.Context) ([]flavors.Flavor, error) {
 }
 
 // choose picks the object called name, or with that id, and lists the choices when there is none or more than one.
-func choose[T any](kind, name string, all []T, is func(T) (name, id string)) (string, error) {
-	var hits, known []string
+func choose[T any](kind, name string, all []T, is func(T) (name, id string)) (T, error) {
+	var hits []T
+	var ids, known []string
 	for _, x := range all {
 		n, id := is(x)
 		if id == name {
-			return id, nil
+			return x, nil
 		}
 		if n == name {
-			hits = append(hits, id)
+			hits, ids = append(hits, x), append(ids, id)
 		}
 		known = append(known, n)
 	}
+	var none T
 	switch len(hits) {
 	case 0:
 		slices.Sort(known)
@@ -77,11 +105,11 @@ func choose[T any](kind, name string, all []T, is func(T) (name, id string)) (st
 		if known = slices.Compact(known); len(known) > 0 {
 			there = "there are: " + strings.Join(known, ", ")
 		}
-		return "", &NotThere{Kind: kind, Name: name, There: there}
+		return none, &NotThere{Kind: kind, Name: name, There: there}
 	case 1:
 		return hits[0], nil
 	}
-	return "", fmt.Errorf("%d %ss are called %q: name the one you mean by its id: %s", len(hits), kind, name, strings.Join(hits, ", "))
+	return none, fmt.Errorf("%d %ss are called %q: name the one you mean by its id: %s", len(hits), kind, name, strings.Join(ids, ", "))
 }
 
 // NotThere is the error of something that a stack uses, does not own, and cannot find.

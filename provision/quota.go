@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -152,13 +153,11 @@ func (s *Session) Demand(ctx context.Context, r graph.Resource) (map[string]int,
 		return map[string]int{"load_balancer": 1, "listener": 1, "pool": 1, "health_monitor": 1, "member": len(r.Members),
 			"port": 2}, nil // the VIP's, and OVN's for health checks
 	case *Server:
-		all, err := s.Flavors(ctx)
-		for _, f := range all {
-			if f.Name == r.Flavor || f.ID == r.Flavor {
-				return map[string]int{"instances": 1, "cores": f.VCPUs, "ram": f.RAM}, err
-			}
+		f, err := s.Flavor(ctx, r.Flavor)
+		if none := new(NotThere); errors.As(err, &none) {
+			err = nil // which is told elsewhere
 		}
-		return map[string]int{"instances": 1}, err
+		return map[string]int{"instances": 1, "cores": f.VCPUs, "ram": f.RAM}, err
 	}
 	return nil, nil
 }

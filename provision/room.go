@@ -41,18 +41,14 @@ func (s *Session) Rooms(ctx context.Context) ([]Room, error) {
 	return all, nil
 }
 
-// ExternalRoom is how many IPv4 addresses of the external network are in use; a total of 0 where Neutron does not tell this login.
-func (s *Session) ExternalRoom(ctx context.Context, name string) (Room, error) {
-	id, err := s.ExternalNetwork(ctx, name)
-	if err != nil {
-		return Room{}, err
-	}
+// ExternalRoom is how many IPv4 addresses of an external network are in use; a total of 0 where Neutron does not tell this login.
+func (s *Session) ExternalRoom(ctx context.Context, id string) (Room, error) {
 	told, err := s.availabilities(ctx, url.Values{"network_id": {id}})
 	if err != nil || len(told) != 1 {
-		return Room{Network: name}, err
+		return Room{Network: id}, err
 	}
 	used, total := told[0].count()
-	return Room{name, used, total}, nil
+	return Room{id, used, total}, nil
 }
 
 // availability is what Neutron counts of a network.

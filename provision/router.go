@@ -2,11 +2,13 @@ package provision
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
@@ -20,7 +22,7 @@ import (
 // Router joins the stack's networks and gives them a way out, "STACK/router".
 type Router struct {
 	Base
-	External string // name or id of the external network
+	External string // name or id of the external network; "" is the only one
 }
 
 // Router declares the stack's router with its gateway on the external network.
@@ -48,10 +50,10 @@ func (r *Router) Apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	gateway := map[string]any{"external_gateway_info": map[string]any{"network_id": external}}
+	gateway := map[string]any{"external_gateway_info": map[string]any{"network_id": external.ID}}
 	if r.id != "" {
 		err := call(ctx, r.s.Cloud, routerCollection, http.MethodPut, "/"+r.id, map[string]any{"router": gateway})
-		return openstack.Wrap(err, "giving router %s its gateway on %s", r.name, r.External)
+		return openstack.Wrap(err, "giving router %s its gateway on %s", r.name, external.Name)
 	}
 	made, err := create[routers.Router](ctx, r.s, routerCollection, r.born(gateway))
 	if err != nil {
@@ -62,24 +64,34 @@ func (r *Router) Apply(ctx context.Context) error {
 	return nil
 }
 
-// ExternalNetwork finds the external network by name or id.
-func (s *Session) ExternalNetwork(ctx context.Context, name string) (string, error) {
-	return s.lookups.once(ctx, "external network "+name, func(ctx context.Context) (string, error) {
+// ExternalNetwork finds an external network by name or id; "" is the only one there is.
+func (s *Session) ExternalNetwork(ctx context.Context, name string) (networks.Network, error) {
+	_, err := s.lookups.once(ctx, "external networks", func(ctx context.Context) (string, error) {
 		all, err := list[networks.Network](ctx, s.Cloud, networkCollection, url.Values{"router:external": {"true"}})
-		if err != nil {
-			return "", err
-		}
-		id, err := choose("external network", name, all, func(n networks.Network) (string, string) { return n.Name, n.ID })
-		return id, err
+		s.lookups.externals = all
+		return "", err
 	})
+	all := s.lookups.externals
+	switch {
+	case err != nil:
+		return networks.Network{}, err
+	case name != "":
+		return choose("external network", name, all, func(n networks.Network) (string, string) { return n.Name, n.ID })
+	case len(all) == 0:
+		return networks.Network{}, errors.New("the project sees no external network, and servers are reached from outside by one")
+	case len(all) > 1:
+		var each []string
+		for _, n := range all {
+			each = append(each, n.Name+" ("+n.ID+")")
+		}
+		slices.Sort(each)
+		return networks.Network{}, fmt.Errorf("the project sees %d external networks and none is named: name one of %s", len(all), strings.Join(each, ", "))
+	}
+	return all[0], nil
 }
 
-// ExternalRanges are the address ranges of the external network, as far as the cloud shows its subnets to us.
-func (s *Session) ExternalRanges(ctx context.Context, name string) ([]netip.Prefix, error) {
-	id, err := s.ExternalNetwork(ctx, name)
-	if err != nil {
-		return nil, err
-	}
+// ExternalRanges are the address ranges of an external network, as far as the cloud shows its subnets to us.
+func (s *Session) ExternalRanges(ctx context.Context, id string) ([]netip.Prefix, error) {
 	all, err := list[subnets.Subnet](ctx, s.Cloud, subnetCollection, url.Values{"network_id": {id}})
 	if err != nil {
 		return nil, err

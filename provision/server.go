@@ -29,7 +29,7 @@ type Server struct {
 	Base
 	Port          *Port
 	KeyPair       *KeyPair
-	Image, Flavor string // names or ids
+	Image, Flavor string // as [Session.Image] and [Session.Flavor] take them
 	Hostname      string
 	ConfigDrive   bool
 	// Login is the name to log in with, for an image; "" where it cannot be told. The server keeps it in its metadata, so that
@@ -136,7 +136,7 @@ func (v *Server) create(ctx context.Context) error {
 	metadata := openstack.ServerMetadata(v.s.Stack, string(v.key))
 	metadata[LoginMetadata] = v.login
 	body := map[string]any{
-		"name": v.name, "imageRef": image.ID, "flavorRef": flavor, "key_name": v.KeyPair.id, "metadata": metadata,
+		"name": v.name, "imageRef": image.ID, "flavorRef": flavor.ID, "key_name": v.KeyPair.id, "metadata": metadata,
 		// Encoded here because gophercloud sends bytes that happen to be valid base64 as they are.
 		"user_data": base64.StdEncoding.EncodeToString(userData),
 		"networks":  []map[string]string{{"port": v.Port.id}},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/flavors"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
 
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
@@ -160,10 +161,11 @@ func fixed(b *Base, what string) error {
 
 // lookups are the objects that a stack uses and does not own; each is looked up once, when first needed.
 type lookups struct {
-	mu      sync.Mutex
-	done    map[string]lookup
-	flavors []flavors.Flavor
-	images  []images.Image
+	mu        sync.Mutex
+	done      map[string]lookup
+	flavors   []flavors.Flavor
+	images    []images.Image
+	externals []networks.Network
 }
 
 type lookup struct {

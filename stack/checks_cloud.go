@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/flavors"
-
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 )
 
@@ -87,12 +85,13 @@ var extensions = []Extension{
 	{"dns-integration", "Neutron gives ports no names of their own", false},
 }
 
+const enableExtensions = "the operator enables them in neutron.conf (service_plugins) and ml2_conf.ini (extension_drivers)"
+
 func checkExtensions(ctx context.Context, d *diagnosis) answer {
 	have, err := d.cloud().Extensions(ctx)
 	if err != nil {
 		return failed(err, "ask the operator of the cloud")
 	}
-	const mend = "the operator enables them in neutron.conf (service_plugins) and ml2_conf.ini (extension_drivers)"
 	var lacks, misses []string
 	for _, x := range extensions {
 		switch {
@@ -105,9 +104,9 @@ func checkExtensions(ctx context.Context, d *diagnosis) answer {
 	}
 	switch {
 	case len(lacks) > 0:
-		return problem("Neutron lacks "+strings.Join(lacks, ", "), mend)
+		return problem("Neutron lacks "+strings.Join(lacks, ", "), enableExtensions)
 	case len(misses) > 0:
-		return warning("Neutron is without "+strings.Join(misses, ", "), "a stack does without; "+mend)
+		return warning("Neutron is without "+strings.Join(misses, ", "), "a stack does without; "+enableExtensions)
 	}
 	return good("all %d are there", len(extensions))
 }
@@ -136,16 +135,16 @@ func checkProvider(ctx context.Context, d *diagnosis) answer {
 }
 
 func checkExternal(ctx context.Context, d *diagnosis) answer {
-	id, err := d.stack.session.ExternalNetwork(ctx, d.config.PublicNet)
+	external, err := d.stack.session.ExternalNetwork(ctx, d.config.PublicNet)
 	if err != nil {
 		return failed(err, "set public_net")
 	}
-	room, err := d.stack.session.ExternalRoom(ctx, d.config.PublicNet)
+	room, err := d.stack.session.ExternalRoom(ctx, external.ID)
 	if err != nil {
 		return failed(err, "ask the operator of the cloud")
 	}
 	if room.Total == 0 {
-		return good("%s, %s; Neutron does not tell this login how many addresses are free", d.config.PublicNet, id)
+		return good("%s, %s; Neutron does not tell this login how many addresses are free", external.Name, external.ID)
 	}
 	demand, err := d.stack.demand(ctx, d.lab)
 	if err != nil {
@@ -158,7 +157,7 @@ func checkExternal(ctx context.Context, d *diagnosis) answer {
 			wanted),
 			"release floating IPs that nobody needs (openstack floating ip list --status DOWN), or ask the operator for a larger range").of(TheCloud)
 	}
-	return good("%s, %s; %d of %d addresses are free", d.config.PublicNet, id, free, room.Total)
+	return good("%s, %s; %d of %d addresses are free", external.Name, external.ID, free, room.Total)
 }
 
 func checkImage(ctx context.Context, d *diagnosis) answer {
@@ -170,7 +169,7 @@ func checkImage(ctx context.Context, d *diagnosis) answer {
 	if err != nil {
 		return failed(err, "set ssh_user")
 	}
-	return good("%s, %s, %s, login %s", d.config.Image, image.ID, image.Visibility, login)
+	return good("%s, %s, %s, login %s", image.Name, image.ID, image.Visibility, login)
 }
 
 const (
@@ -181,28 +180,23 @@ const (
 )
 
 func checkFlavors(ctx context.Context, d *diagnosis) answer {
-	all, err := d.stack.session.Flavors(ctx)
-	if err != nil {
-		return failed(err, "ask the operator of the cloud")
-	}
 	image, _ := d.stack.session.Image(ctx, d.config.Image) // whose absence is another check's finding
 	var r remarks
 	var seen []string
 	for _, name := range d.config.flavors() {
-		id, err := d.stack.session.Flavor(ctx, name)
+		f, err := d.stack.session.Flavor(ctx, name)
 		if err != nil {
 			return failed(err, "set masters.flavor and workers.flavor")
 		}
-		f := all[slices.IndexFunc(all, func(f flavors.Flavor) bool { return f.ID == id })]
 		seen = append(seen, fmt.Sprintf("%s (%d vCPU, %d MiB, %d GB)", f.Name, f.VCPUs, f.RAM, f.Disk))
-		if least := max(leastRAM, image.MinRAMMegabytes); f.RAM < least {
-			r.problem("flavor "+name, fmt.Sprintf("it has %d MiB of memory", f.RAM), fmt.Sprintf("choose one with at least %d MiB", least))
+		if what, do := misfit(f, image); what != "" {
+			r.problem("flavor "+name, what, do)
+			continue
 		}
-		switch {
-		case f.Disk > 0 && f.Disk < image.MinDiskGigabytes:
-			r.problem("flavor "+name, fmt.Sprintf("its disk has %d GB, and image %s asks for %d", f.Disk, image.Name, image.MinDiskGigabytes),
-				"choose another flavor or image")
-		case f.Disk > 0 && f.Disk < leastDisk:
+		if f.RAM < leastRAM {
+			r.problem("flavor "+name, fmt.Sprintf("it has %d MiB of memory", f.RAM), fmt.Sprintf("choose one with at least %d MiB", leastRAM))
+		}
+		if f.Disk > 0 && f.Disk < leastDisk {
 			r.warning("flavor "+name, fmt.Sprintf("its disk has %d GB", f.Disk), fmt.Sprintf("choose one with at least %d GB", leastDisk))
 		}
 	}

@@ -94,13 +94,17 @@ func (d *diagnosis) headroom() (map[string]int, string) {
 // checkAddresses looks for ranges that would hide something. The external network's subnets are seen only where the cloud shows
 // them to its users.
 func checkAddresses(ctx context.Context, d *diagnosis) answer {
-	external, err := d.stack.session.ExternalRanges(ctx, d.config.PublicNet)
+	external, err := d.stack.session.ExternalNetwork(ctx, d.config.PublicNet)
 	if err != nil {
 		return failed(err, "set public_net")
 	}
+	ranges, err := d.stack.session.ExternalRanges(ctx, external.ID)
+	if err != nil {
+		return failed(err, "ask the operator of the cloud")
+	}
 	needed := map[string]netip.Prefix{}
-	for _, x := range external {
-		needed[fmt.Sprintf("%s of external network %s", x, d.config.PublicNet)] = x
+	for _, x := range ranges {
+		needed[fmt.Sprintf("%s of external network %s", x, external.Name)] = x
 	}
 	for _, a := range d.config.DNSServers {
 		needed["resolver "+a.String()+" of dns_servers"] = netip.PrefixFrom(a.Addr, a.BitLen())

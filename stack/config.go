@@ -8,11 +8,13 @@ import (
 // Config is what a person declares about a stack: the lab file, with flags and KURYRCTL_* over it. The keys are those of the
 // 2017 write-ups where they had one. Credentials are never in it; they come from clouds.yaml or OS_*.
 type Config struct {
-	// Image is the name or id of the servers' image; it needs cloud-init and ed25519 host keys.
+	// Image is the servers' image: its name, its id, or properties such as os_distro=debian,os_version=13, of which the newest that has them
+	// all is meant. It needs cloud-init and ed25519 host keys.
 	Image string `yaml:"image"`
 	// SSHUser is the image's login. Empty asks the image (os_admin_user), then guesses from its name.
 	SSHUser string `yaml:"ssh_user"`
-	// PublicNet is the external network: the router's gateway and the floating IPs are on it.
+	// PublicNet is the external network, by name or id: the router's gateway and the floating IPs are on it. Empty is the only one that the
+	// project sees.
 	PublicNet string `yaml:"public_net"`
 	// DNSDomain is the domain of the nodes' names, and of all names that the stack has.
 	DNSDomain string `yaml:"dns_domain"`
@@ -122,7 +124,6 @@ type ServiceNetwork struct {
 func Defaults() Config {
 	return Config{
 		Image:     "debian-13",
-		PublicNet: "public",
 		DNSDomain: "kuryr.internal",
 		Masters:   Nodes{Count: 1, Flavor: "m1.medium"},
 		Workers:   Nodes{Count: 2, Flavor: "m1.large"},

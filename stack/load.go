@@ -173,7 +173,6 @@ func CheckName(name string) error {
 func (c *Config) Validate() error {
 	v := &validation{problems: &Problems{ErrorFormat: listed("the declaration cannot work")}}
 	v.text("image", c.Image)
-	v.text("public_net", c.PublicNet)
 	v.text("masters.flavor", c.Masters.Flavor)
 	v.text("workers.flavor", c.Workers.Flavor)
 	if c.Masters.Count < 1 || c.Masters.Count > 3 {

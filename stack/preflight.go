@@ -2,17 +2,17 @@ package stack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/flavors"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 	"github.com/hashicorp/go-multierror"
 
 	"github.com/kuryrctl/kuryrctl/internal/graph"
+	"github.com/kuryrctl/kuryrctl/internal/openstack"
 	"github.com/kuryrctl/kuryrctl/provision"
 )
-
-var errNoTrunks = errors.New("no extension \"trunk\" in Neutron, and pods are subports of a trunk: the operator adds `trunk` to service_plugins in neutron.conf")
 
 // preflight looks at everything that new resources need and that we do not make, so that a misspelt flavor or a full quota
 // is known before the first write and not after the twentieth. All problems are reported at once.
@@ -24,20 +24,35 @@ func (s *Stack) preflight(ctx context.Context, c Config, lab *Lab) error {
 		}
 		return err == nil
 	}
-	if image, err := s.session.Image(ctx, c.Image); note(err) {
+	image, err := s.session.Image(ctx, c.Image)
+	if note(err) {
 		_, err = c.login(image)
 		note(err)
 	}
-	for _, flavor := range c.flavors() {
-		_, err := s.session.Flavor(ctx, flavor)
-		note(err)
+	for _, name := range c.flavors() {
+		flavor, err := s.session.Flavor(ctx, name)
+		if !note(err) {
+			continue
+		}
+		if what, do := misfit(flavor, image); what != "" {
+			note(fmt.Errorf("flavor %s: %s: %s", name, what, do))
+		}
 	}
-	_, err := s.session.ExternalNetwork(ctx, c.PublicNet)
+	if _, err := s.session.ExternalNetwork(ctx, c.PublicNet); err != nil {
+		note(fmt.Errorf("public_net: %w", err))
+	}
+	_, err = s.session.BalancerProvider(ctx, c.OctaviaProvider)
+	if openstack.IsNoService(err) {
+		err = fmt.Errorf("%w: the API and every Service are reached at load balancers of Octavia, and a stack that ends at servers has the API's too; "+
+			"look at region_name and interface in clouds.yaml, or ask the operator for it", err)
+	}
 	note(err)
-	_, err = s.session.Cloud.LoadBalancer()
-	note(err)
-	if extensions, err := s.session.Cloud.Extensions(ctx); note(err) && !extensions.Has("trunk") {
-		note(errNoTrunks)
+	if have, err := s.session.Cloud.Extensions(ctx); note(err) {
+		for _, x := range extensions {
+			if x.Needed && !have.Has(x.Alias) {
+				note(fmt.Errorf("no extension %q in Neutron, and %s: %s", x.Alias, x.Why, enableExtensions))
+			}
+		}
 	}
 	short, err := s.shortages(ctx, lab)
 	if note(err) && len(short) > 0 && s.admin != nil && problems.Len() == 0 {
@@ -62,6 +77,17 @@ func (e *ShortError) Error() string {
 		text += fmt.Sprintf("; an administrator makes room with `%s`", command)
 	}
 	return text
+}
+
+// misfit says why Nova would not boot the image with the flavor, and what to do about it; "" when it would. Of image nothing may be known.
+func misfit(f flavors.Flavor, image images.Image) (what, do string) {
+	switch {
+	case f.RAM < image.MinRAMMegabytes:
+		return fmt.Sprintf("it has %d MiB of memory, and image %s asks for %d", f.RAM, image.Name, image.MinRAMMegabytes), "choose another flavor or image"
+	case f.Disk > 0 && f.Disk < image.MinDiskGigabytes:
+		return fmt.Sprintf("its disk has %d GB, and image %s asks for %d", f.Disk, image.Name, image.MinDiskGigabytes), "choose another flavor or image"
+	}
+	return "", ""
 }
 
 // flavors are the flavors that c uses, each once.

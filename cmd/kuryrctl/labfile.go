@@ -42,9 +42,9 @@ func addLabFile(cmd *cobra.Command) *labFile {
 
 // over visits the values of a declaration that flags stand for.
 func (l *labFile) over(c *stack.Config, visit func(name, usage string, at any)) {
-	visit("image", "image of the servers, name or id", &c.Image)
+	visit("image", "image of the servers: name, id, or properties such as os_distro=debian,os_version=13", &c.Image)
 	visit("ssh-user", "login of the image", &c.SSHUser)
-	visit("public-net", "external network", &c.PublicNet)
+	visit("public-net", "external network, name or id; the only one where it is not named", &c.PublicNet)
 	visit("dns-domain", "domain of the nodes' names", &c.DNSDomain)
 	visit("config-drive", "give servers their metadata on a disk", &c.ConfigDrive)
 	visit("octavia-provider", "provider of the load balancers", &c.OctaviaProvider)

@@ -26,6 +26,7 @@ type image struct {
 	Schema     string   `json:"schema"`
 	AdminUser  string   `json:"os_admin_user,omitempty"` // the login cloud-init sets up
 	Distro     string   `json:"os_distro,omitempty"`
+	Release    string   `json:"os_version,omitempty"`
 }
 
 func (i *image) sees(q *call) bool {
@@ -34,7 +35,7 @@ func (i *image) sees(q *call) bool {
 
 func (c *Cloud) seedImages() {
 	i := &image{Name: "debian-13", Status: "active", Visibility: "public", Owner: c.identity.admin.ID, Container: "bare", Disk: "qcow2", MinDisk: 2,
-		Size: 340 << 20, Tags: []string{}, CreatedAt: stamp(), UpdatedAt: stamp(), Schema: "/v2/schemas/image", AdminUser: "debian", Distro: "debian"}
+		Size: 340 << 20, Tags: []string{}, CreatedAt: stamp(), UpdatedAt: stamp(), Schema: "/v2/schemas/image", AdminUser: "debian", Distro: "debian", Release: "13"}
 	i.ID = c.newID()
 	i.File = "/v2/images/" + i.ID + "/file"
 	c.images.add(i)

@@ -25,10 +25,10 @@ func newCompute() compute {
 
 type flavor struct {
 	base
-	Name  string
-	VCPUs int
-	RAM   int // MiB
-	Disk  int // GiB
+	Name  string `json:"name"`
+	VCPUs int    `json:"vcpus"`
+	RAM   int    `json:"ram"`  // MiB
+	Disk  int    `json:"disk"` // GiB
 }
 
 func (c *Cloud) seedCompute() {

@@ -100,11 +100,27 @@ func (t *table[T]) all() []row {
 	return rows
 }
 
+// twin adds a copy of r.
+func (t *table[T]) twin(r row, id, name string) error {
+	raw, err := json.Marshal(name)
+	if err != nil {
+		return err
+	}
+	x := clone(r.(T))
+	x.head().ID = id
+	if _, err := assign(x, fields{"name": raw}, anyField); err != nil {
+		return err
+	}
+	t.add(x)
+	return nil
+}
+
 // shelf is a table whose kind does not matter.
 type shelf interface {
 	name() string
 	all() []row
 	drop(id string)
+	twin(r row, id, name string) error
 }
 
 func (c *Cloud) tables() []shelf {
@@ -189,6 +205,23 @@ func (c *Cloud) Delete(kind, name string) {
 	for _, r := range c.find(kind, name) {
 		c.vanish(r)
 	}
+}
+
+// Copy adds another thing like the one of this kind and name (or id), called as, and returns its id: a second external network, a newer
+// image. What belongs to the first, such as the subnets of a network, is not copied.
+func (c *Cloud) Copy(kind, name, as string) string {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, id := c.find(kind, name)[0], c.newID()
+	for _, s := range c.tables() {
+		if s.name() == kind {
+			if err := s.twin(r, id, as); err != nil {
+				c.t.Fatalf("openstacktest: copying %s %s: %v", kind, name, err)
+			}
+		}
+	}
+	return id
 }
 
 // Settle finishes every transition, as if everything had been polled long enough.

@@ -1,0 +1,191 @@
+package stack_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/kuryrctl/kuryrctl/internal/labtest"
+	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
+	"github.com/kuryrctl/kuryrctl/stack"
+)
+
+// aCloud is one as they are: with something missing, twice there, or there already.
+type aCloud struct {
+	options []openstacktest.Option
+	plant   func(*labtest.Lab)
+	declare func(*testing.T, *labtest.Lab, *stack.Config)
+	refused []string                       // words of the refusal, before the first write; none: a stack is built, and removed without a trace
+	look    func(*testing.T, *labtest.Lab) // at what was built
+}
+
+// build makes and removes a stack on each of the clouds, or expects to be refused.
+func build(t *testing.T, clouds map[string]aCloud) {
+	for name, x := range clouds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			lab := labtest.New(t, []string{"demo"}, x.options...)
+			if x.plant != nil {
+				x.plant(lab)
+			}
+			c := servers()
+			if x.declare != nil {
+				x.declare(t, lab, &c)
+			}
+			_, err := up(t, lab, "demo", c)
+			if len(x.refused) == 0 {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if x.look != nil {
+					x.look(t, lab)
+				}
+				if p, err := open(t, lab, "demo").Plan(t.Context(), c); err != nil || p.HasChanges() {
+					t.Errorf("plan of what was just built: %+v, %v", p, err)
+				}
+				mustDown(t, lab, "demo")
+				empty(t, lab)
+				return
+			}
+			if err == nil || len(lab.Writes()) > 0 {
+				t.Fatalf("%d writes, %v", len(lab.Writes()), err)
+			}
+			for _, word := range x.refused {
+				if !strings.Contains(err.Error(), word) {
+					t.Errorf("%q is not in: %v", word, err)
+				}
+			}
+		})
+	}
+}
+
+func without(aliases ...string) []openstacktest.Option {
+	return []openstacktest.Option{openstacktest.WithoutExtension(aliases...)}
+}
+
+func declared(declare func(*stack.Config)) func(*testing.T, *labtest.Lab, *stack.Config) {
+	return func(_ *testing.T, _ *labtest.Lab, c *stack.Config) { declare(c) }
+}
+
+func TestACloudAsItIsIsUsedOrRefusedBeforeAnythingIsMade(t *testing.T) {
+	t.Parallel()
+	copyOf := func(kind, name, as string) func(*labtest.Lab) {
+		return func(lab *labtest.Lab) { lab.Copy(kind, name, as) }
+	}
+	image := func(wanted string) func(*testing.T, *labtest.Lab, *stack.Config) {
+		return declared(func(c *stack.Config) { c.Image = wanted })
+	}
+	build(t, map[string]aCloud{
+		"two external networks": {plant: copyOf("network", "public", "uplink"),
+			refused: []string{"public_net", "2 external networks and none is named: name one of public (", ", uplink ("}},
+		"two external networks, one named": {plant: copyOf("network", "public", "uplink"),
+			declare: declared(func(c *stack.Config) { c.PublicNet = "public" })},
+		"two external networks of one name": {plant: copyOf("network", "public", "public"),
+			declare: declared(func(c *stack.Config) { c.PublicNet = "public" }), refused: []string{`2 external networks are called "public"`, "by its id"}},
+		"an external network by id": {plant: copyOf("network", "public", "public"),
+			declare: func(t *testing.T, lab *labtest.Lab, c *stack.Config) { c.PublicNet = externalOf(t, lab) }},
+		"no external network": {plant: func(lab *labtest.Lab) { lab.Set("network", "public", "router:external", false) },
+			refused: []string{"sees no external network"}},
+
+		"an image by id": {
+			declare: func(_ *testing.T, lab *labtest.Lab, c *stack.Config) {
+				c.Image = lab.Copy("image", "debian-13", "debian")
+			}},
+		"two images of one name": {plant: copyOf("image", "debian-13", "debian-13"),
+			refused: []string{`2 images are called "debian-13": name the one you mean by its id`}},
+		"an image by properties": {plant: func(lab *labtest.Lab) {
+			lab.Set("image", lab.Copy("image", "debian-13", "debian-13 (old)"), "created_at", "2020-01-01T00:00:00Z")
+			lab.Set("image", lab.Copy("image", "debian-13", "debian-12"), "os_version", "12")
+		}, declare: image("os_distro=debian, os_version=13"), look: func(t *testing.T, lab *labtest.Lab) {
+			for _, s := range serversOf(t, lab) {
+				if s.Image["id"] != imageOf(t, lab, "debian-13") {
+					t.Errorf("%s is from image %v", s.Name, s.Image["id"])
+				}
+			}
+		}},
+		"no image with the properties": {declare: image("os_distro=debian,os_version=14"),
+			refused: []string{"finding an image with os_distro=debian,os_version=14", "debian-13 os_distro=debian os_version=13"}},
+		"an image that is too large": {plant: func(lab *labtest.Lab) { lab.Set("image", "debian-13", "min_disk", 60) },
+			refused: []string{"flavor m1.medium: its disk has 40 GB, and image debian-13 asks for 60"}},
+		"an image that asks more memory": {plant: func(lab *labtest.Lab) { lab.Set("image", "debian-13", "min_ram", 6000) },
+			refused: []string{"flavor m1.medium: it has 4096 MiB of memory, and image debian-13 asks for 6000"}},
+		"an image without a login": {plant: func(lab *labtest.Lab) {
+			lab.Set("image", lab.Copy("image", "debian-13", "golden"), "os_admin_user", "")
+		},
+			declare: image("golden"), refused: []string{"set ssh_user"}},
+
+		"flavors by id":   {declare: declared(func(c *stack.Config) { c.Masters.Flavor, c.Workers.Flavor = "3", "4" })},
+		"flavors by name": {declare: declared(func(c *stack.Config) { c.Masters.Flavor, c.Workers.Flavor = "m1.small", "m1.medium" })},
+		"no such flavor":  {declare: declared(func(c *stack.Config) { c.Masters.Flavor = "m1.huge" }), refused: []string{`flavor "m1.huge"`, "m1.large, m1.medium, m1.small"}},
+
+		"no Octavia": {options: []openstacktest.Option{openstacktest.WithoutOctavia()},
+			refused: []string{"the cloud has no Octavia", "a stack that ends at servers has the API's too", "region_name"}},
+		"no such provider": {declare: declared(func(c *stack.Config) { c.OctaviaProvider = "f5" }), refused: []string{`load balancer provider "f5"`, "there are: ovn"}},
+
+		"no trunks":           {options: without("trunk"), refused: []string{`no extension "trunk"`, "service_plugins"}},
+		"no descriptions":     {options: without("standard-attr-description"), refused: []string{`no extension "standard-attr-description"`, "whose an object is"}},
+		"no security groups":  {options: without("security-group", "port-security"), refused: []string{`"security-group"`, `"port-security"`}},
+		"no tags":             {options: without("standard-attr-tag", "tag-creation")},
+		"no dns extension":    {options: without("dns-integration", "dns-integration-domain-keywords", "dns-domain-ports", "subnet-dns-publish-fixed-ip")},
+		"no quotas, no times": {options: without("quota_details", "standard-attr-timestamp", "net-mtu", "network-ip-availability", "trunk-details")},
+
+		"a config drive": {declare: declared(func(c *stack.Config) { c.ConfigDrive = true }), look: func(t *testing.T, lab *labtest.Lab) {
+			for _, s := range serversOf(t, lab) {
+				if s.ConfigDrive != "True" {
+					t.Errorf("%s has config drive %q", s.Name, s.ConfigDrive)
+				}
+			}
+		}},
+	})
+}
+
+// bootedServer is what Nova tells of a server.
+type bootedServer struct {
+	Name        string
+	Image       map[string]any
+	ConfigDrive string `json:"config_drive"`
+}
+
+func serversOf(t *testing.T, lab *labtest.Lab) []bootedServer {
+	t.Helper()
+	client, err := connect(t, lab).Compute()
+	must(t, err)
+	var body struct{ Servers []bootedServer }
+	_, err = client.Get(t.Context(), client.ServiceURL("servers", "detail"), &body, nil)
+	must(t, err)
+	if len(body.Servers) == 0 {
+		t.Fatal("there are no servers")
+	}
+	return body.Servers
+}
+
+func imageOf(t *testing.T, lab *labtest.Lab, name string) string {
+	t.Helper()
+	client, err := connect(t, lab).Image()
+	must(t, err)
+	var body struct{ Images []struct{ ID string } }
+	_, err = client.Get(t.Context(), client.ServiceURL("images")+"?name="+name, &body, nil)
+	must(t, err)
+	if len(body.Images) != 1 {
+		t.Fatalf("%d images are called %s", len(body.Images), name)
+	}
+	return body.Images[0].ID
+}
+
+// externalOf is the id of the external network that has addresses.
+func externalOf(t *testing.T, lab *labtest.Lab) string {
+	t.Helper()
+	var found struct {
+		Networks []struct {
+			ID      string
+			Subnets []string
+		}
+	}
+	get(t, lab, "networks", &found)
+	for _, n := range found.Networks {
+		if len(n.Subnets) > 0 {
+			return n.ID
+		}
+	}
+	t.Fatal("no network has addresses")
+	return ""
+}
