@@ -1,6 +1,7 @@
 package stack_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -90,6 +91,11 @@ func TestACloudAsItIsIsUsedOrRefusedBeforeAnythingIsMade(t *testing.T) {
 			declare: func(_ *testing.T, lab *labtest.Lab, c *stack.Config) {
 				c.Image = lab.Copy("image", "debian-13", "debian")
 			}},
+		"more images than on a page": {plant: func(lab *labtest.Lab) {
+			for i := range 60 {
+				lab.Copy("image", "debian-13", fmt.Sprint("image-", i))
+			}
+		}},
 		"two images of one name": {plant: copyOf("image", "debian-13", "debian-13"),
 			refused: []string{`2 images are called "debian-13": name the one you mean by its id`}},
 		"an image by properties": {plant: func(lab *labtest.Lab) {

@@ -27,37 +27,46 @@ func List[T any](ctx context.Context, client *gophercloud.ServiceClient, path, m
 		}
 		all = append(all, items...)
 		var err error
-		if at, err = nextPage(page[many+"_links"], at); err != nil {
+		if at, err = nextPage(link(page, many), at); err != nil {
 			return nil, Wrap(err, "listing %s", many)
 		}
 	}
 	return all, nil
 }
 
-// nextPage follows the "next" link of a page: its query, on the address that we know. Behind a proxy the link itself may name another
-// host or plain http, and our token does not go there. A link back to the page itself would never end and is no link.
-func nextPage(raw json.RawMessage, at string) (string, error) {
+// link is where an answer says that the list goes on, or "". Neutron, Nova and Octavia say it beside the objects, Designate among links, Glance in a
+// key of its own; the last two do so for every list of more than 20 or 25, whether a limit was asked for or not.
+func link(page map[string]json.RawMessage, many string) string {
 	var links []struct{ Rel, Href string }
-	if len(raw) == 0 || json.Unmarshal(raw, &links) != nil {
+	_ = json.Unmarshal(page[many+"_links"], &links) // what is not there, or something else, is no link
+	for _, l := range links {
+		if l.Rel == "next" {
+			return l.Href
+		}
+	}
+	var named struct{ Next string }
+	_ = json.Unmarshal(page["links"], &named)
+	_ = json.Unmarshal(page["next"], &named.Next)
+	return named.Next
+}
+
+// nextPage follows the link to the next page: its query, on the address that we know. Behind a proxy the link itself may name another
+// host or plain http, and our token does not go there. A link back to the page itself would never end and is no link.
+func nextPage(link, at string) (string, error) {
+	if link == "" {
 		return "", nil
 	}
-	for _, l := range links {
-		if l.Rel != "next" {
-			continue
-		}
-		next, err := url.Parse(l.Href)
-		if err != nil {
-			return "", err
-		}
-		here, err := url.Parse(at)
-		if err != nil {
-			return "", err
-		}
-		if here.RawQuery == next.RawQuery {
-			return "", nil
-		}
-		here.RawQuery = next.RawQuery
-		return here.String(), nil
+	next, err := url.Parse(link)
+	if err != nil {
+		return "", err
 	}
-	return "", nil
+	here, err := url.Parse(at)
+	if err != nil {
+		return "", err
+	}
+	if here.RawQuery == next.RawQuery {
+		return "", nil
+	}
+	here.RawQuery = next.RawQuery
+	return here.String(), nil
 }

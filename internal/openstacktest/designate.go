@@ -63,15 +63,24 @@ func (c *Cloud) nameRoutes() {
 	}
 	linked := func(v any, err error) (any, error) {
 		if m, ok := v.(map[string]any); ok {
-			m["links"] = map[string]string{}
+			named := map[string]string{}
+			for _, key := range []string{"zones_links", "recordsets_links"} {
+				if links, ok := m[key].([]link); ok {
+					named["next"] = links[0].Href
+					delete(m, key)
+				}
+			}
+			m["links"] = named
 		}
 		return v, err
 	}
 	mine := func(q *call, r row) bool { return r.head().ProjectID == q.who.ProjectID }
 	on("GET", "/zones", 200, func(q *call) (any, error) {
+		q.pagesOf(20)
 		return linked(list(q, "zones", "Zone", q.names.zones.where(func(z *zone) bool { return mine(q, z) }), designate))
 	})
 	on("GET", "/recordsets", 200, func(q *call) (any, error) {
+		q.pagesOf(20)
 		return linked(list(q, "recordsets", "RecordSet", q.names.recordSets.where(func(r *recordSet) bool { return mine(q, r) }), designate))
 	})
 	inZone := func(do func(*call, *zone) (any, error)) func(*call) (any, error) {
@@ -84,6 +93,7 @@ func (c *Cloud) nameRoutes() {
 		}
 	}
 	on("GET", "/zones/{zone}/recordsets", 200, inZone(func(q *call, z *zone) (any, error) {
+		q.pagesOf(20)
 		return linked(list(q, "recordsets", "RecordSet", q.names.recordSets.where(func(r *recordSet) bool { return r.ZoneID == z.ID }), designate))
 	}))
 	on("POST", "/zones/{zone}/recordsets", 202, inZone(createRecordSet))

@@ -51,6 +51,7 @@ func (c *Cloud) imageRoutes() {
 		return map[string]any{"versions": []any{map[string]any{"id": "v2.17", "status": "CURRENT", "links": []link{{"self", c.server.URL + prefixImage + "/v2/"}}}}}, nil
 	}})
 	c.on("GET", prefixImage, "/v2/images", route{do: func(q *call) (any, error) {
+		q.pagesOf(25)
 		v, err := list(q, "images", "Image", q.images.where(func(i *image) bool { return i.sees(q) }), glance)
 		if m, ok := v.(map[string]any); ok {
 			m["first"], m["schema"] = "/v2/images", "/v2/schemas/images"

@@ -188,6 +188,14 @@ type link struct {
 	Href string `json:"href"`
 }
 
+// pagesOf is the length of a page where the client asks for none: some services have one.
+func (q *call) pagesOf(n int) {
+	if query := q.URL.Query(); query.Get("limit") == "" {
+		query.Set("limit", strconv.Itoa(n))
+		q.URL.RawQuery = query.Encode()
+	}
+}
+
 // paginate cuts the page that limit and marker ask for. A full page has a link to
 // the next one, even when that will be empty: the server does not look ahead.
 func paginate[T row](q *call, title string, rows []T, query url.Values, d dialect) ([]T, []link, error) {
