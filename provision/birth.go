@@ -20,6 +20,8 @@ import (
 // birth is one object about to be created.
 type birth struct {
 	body map[string]any
+	// beside is what the request has next to the object.
+	beside map[string]any
 	// find is the query that would find exactly this object among those of its collection.
 	find url.Values
 	// ours, if set, tells this object from a stranger that the query finds too.
@@ -123,9 +125,10 @@ func (s *Session) postMissing(ctx context.Context, client *gophercloud.ServiceCl
 	if len(bodies) == 0 {
 		return nil
 	}
-	request := any(map[string]any{c.one: bodies[0]})
-	if len(bodies) > 1 {
-		request = map[string]any{c.many: bodies}
+	request := map[string]any{c.many: bodies}
+	if len(bodies) == 1 {
+		request = map[string]any{c.one: bodies[0]}
+		maps.Copy(request, bs[at[0]].beside)
 	}
 	var reply map[string]json.RawMessage
 	opts := &gophercloud.RequestOpts{OkCodes: []int{http.StatusOK, http.StatusCreated, http.StatusAccepted}}

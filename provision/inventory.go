@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/keypairs"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servergroups"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/dns/v2/recordsets"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/applicationcredentials"
@@ -36,6 +37,7 @@ type Inventory struct {
 	Trunks        []trunks.Trunk
 	FloatingIPs   []floatingips.FloatingIP
 	Servers       []servers.Server
+	ServerGroups  []servergroups.ServerGroup // with [Session.Groups] alone
 	LoadBalancers []loadbalancers.LoadBalancer
 	RecordSets    []recordsets.RecordSet
 	KeyPair       *keypairs.KeyPair
@@ -68,6 +70,9 @@ func (s *Session) Discover(ctx context.Context) (*Inventory, error) {
 	fetch(each, g, s, balancerCollection, project, &v.LoadBalancers)
 	fetch(each, g, s, portCollection, nil, &v.Ports)
 	fetch(each, g, s, recordSetCollection, url.Values{"description": {s.mark()}}, &v.RecordSets)
+	if s.Groups {
+		fetch(each, g, s, serverGroupCollection, nil, &v.ServerGroups)
+	}
 	g.Go(func() (err error) { v.Servers, err = s.listServers(each); return err })
 	g.Go(func() (err error) { v.AppCredential, err = s.findAppCredential(each); return err })
 	g.Go(func() (err error) {
@@ -132,6 +137,7 @@ func (s *Session) narrow(v *Inventory) {
 	v.FloatingIPs = slices.DeleteFunc(v.FloatingIPs, func(x floatingips.FloatingIP) bool { return !ours(x.Description) && !s.forService(x.Description) })
 	v.RecordSets = slices.DeleteFunc(v.RecordSets, func(x recordsets.RecordSet) bool { return !ours(x.Description) })
 	v.Servers = slices.DeleteFunc(v.Servers, func(x servers.Server) bool { return !s.ownsServer(x) })
+	v.ServerGroups = slices.DeleteFunc(v.ServerGroups, func(x servergroups.ServerGroup) bool { return !s.ownsServerGroup(x) })
 	v.Ports = slices.DeleteFunc(v.Ports, func(x ports.Port) bool {
 		return !s.ownsPort(x) && !v.onOurs(x.NetworkID) && !(isInterface(x) && v.ofOurRouter(x))
 	})

@@ -72,6 +72,7 @@ var kinds = [][]kind{
 	{
 		{"trunk", ownedTrunks, deleter(trunkCollection)},
 		{"keypair", ownedKeyPair, deleter(keypairCollection)},
+		{"servergroup", ownedServerGroups, deleter(serverGroupCollection)},
 	},
 	{
 		{"interface", ownedInterfaces, deleteInterface},
@@ -176,6 +177,13 @@ func ownedBalancers(s *Session, v *Inventory) (all []Object) {
 func ownedServers(_ *Session, v *Inventory) (all []Object) {
 	for _, x := range v.Servers {
 		all = append(all, Object{Kind: "server", Name: x.Name, ID: x.ID, Detail: x.Status})
+	}
+	return all
+}
+
+func ownedServerGroups(_ *Session, v *Inventory) (all []Object) {
+	for _, x := range v.ServerGroups {
+		all = append(all, Object{Kind: "servergroup", Name: x.Name, ID: x.ID, Detail: strings.Join(x.Policies, ", ")})
 	}
 	return all
 }

@@ -37,7 +37,9 @@ var quotaNames = []Quota{
 	{Service: "compute", Resource: "instances", Option: "instances"},
 	{Service: "compute", Resource: "cores", Option: "cores"},
 	{Service: "compute", Resource: "ram", Option: "ram"},
-	{Service: "load-balancer", Resource: "load_balancer", Option: ""}, // set with `openstack loadbalancer quota set`
+	{Service: "compute", Resource: "server_groups", Option: "server-groups"},
+	{Service: "compute", Resource: "server_group_members", Option: "server-group-members"}, // of one group
+	{Service: "load-balancer", Resource: "load_balancer", Option: ""},                      // set with `openstack loadbalancer quota set`
 	{Service: "load-balancer", Resource: "listener", Option: ""},
 	{Service: "load-balancer", Resource: "pool", Option: ""},
 	{Service: "load-balancer", Resource: "health_monitor", Option: ""},
@@ -88,7 +90,8 @@ func (s *Session) Quotas(ctx context.Context) ([]Quota, error) {
 			}
 		case "compute":
 			word := map[string][2]string{"instances": {"maxTotalInstances", "totalInstancesUsed"}, "cores": {"maxTotalCores", "totalCoresUsed"},
-				"ram": {"maxTotalRAMSize", "totalRAMUsed"}}[q.Resource]
+				"ram": {"maxTotalRAMSize", "totalRAMUsed"}, "server_groups": {"maxServerGroups", "totalServerGroupsUsed"},
+				"server_group_members": {"maxServerGroupMembers", ""}}[q.Resource]
 			if limit, ok := compute.Limits.Absolute[word[0]]; ok {
 				q.Limit, q.Used = limit, compute.Limits.Absolute[word[1]]
 			}
@@ -149,6 +152,8 @@ func (s *Session) Demand(ctx context.Context, r graph.Resource) (map[string]int,
 		return map[string]int{"security_group": 1, "security_group_rule": 2}, nil // two for egress, made with the group
 	case *SecurityRules:
 		return map[string]int{"security_group_rule": len(r.Rules)}, nil
+	case *ServerGroup:
+		return map[string]int{"server_groups": 1}, nil
 	case *LoadBalancer:
 		return map[string]int{"load_balancer": 1, "listener": 1, "pool": 1, "health_monitor": 1, "member": len(r.Members),
 			"port": 2}, nil // the VIP's, and OVN's for health checks

@@ -32,6 +32,8 @@ type Server struct {
 	Image, Flavor string // as [Session.Image] and [Session.Flavor] take them
 	Hostname      string
 	ConfigDrive   bool
+	Zone          string       // Nova's availability zone; "" leaves it to the cloud
+	Group         *ServerGroup // nil for none; see [Server.In]
 	// Login is the name to log in with, for an image; "" where it cannot be told. The server keeps it in its metadata, so that
 	// whoever finds the server knows it.
 	Login func(images.Image) (string, error)
@@ -51,6 +53,12 @@ func (v *Server) LoginName() string { return v.login }
 // Server declares the server "STACK/ROLE" on port p; after are further resources to have first, such as the trunk of p.
 func (s *Session) Server(role string, p *Port, key *KeyPair, after ...graph.Resource) *Server {
 	return &Server{Base: s.base("server", role, s.Name(role), append([]graph.Resource{p, key}, after...)...), Port: p, KeyPair: key}
+}
+
+// In makes the server a member of a group, which has to be there first.
+func (v *Server) In(g *ServerGroup) {
+	v.Group = g
+	v.After(g)
 }
 
 // Observe implements [graph.Resource].
@@ -144,13 +152,20 @@ func (v *Server) create(ctx context.Context) error {
 	if v.ConfigDrive {
 		body["config_drive"] = true
 	}
+	if v.Zone != "" {
+		body["availability_zone"] = v.Zone
+	}
+	var beside map[string]any
+	if v.Group != nil {
+		beside = map[string]any{"os:scheduler_hints": map[string]any{"group": v.Group.id}}
+	}
 	c := serverCollection
 	if v.s.computeVersion(ctx) >= 90 { // 2.90 lets the name differ from the host name; before it, cloud-init alone sets it
 		body["hostname"] = v.Hostname
 		c = c.at("2.90")
 	}
 	made, err := create[servers.Server](ctx, v.s, c, birth{
-		body: body, find: url.Values{"name": {"^" + regexp.QuoteMeta(v.name) + "$"}},
+		body: body, beside: beside, find: url.Values{"name": {"^" + regexp.QuoteMeta(v.name) + "$"}},
 		ours: func(raw json.RawMessage) bool {
 			var x servers.Server
 			return json.Unmarshal(raw, &x) == nil && v.s.ownsServer(x)

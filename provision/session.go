@@ -24,6 +24,9 @@ type Session struct {
 	// Poll is the interval of looks at something that changes by itself (a server that boots); 0 means one second.
 	Poll time.Duration
 
+	// Groups makes Discover look for server groups too: a request more, for what is declared to have some, and for a removal.
+	Groups bool
+
 	found   *Inventory // set by Discover, read-only afterwards
 	made    news       // what this run made since
 	births  map[string]*bulk

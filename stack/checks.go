@@ -97,6 +97,9 @@ var checks = []check{
 	{Check{"flavors", aboutCloud, "are there the flavors, and are they big enough?",
 		"memory: kubeadm asks 1700 MiB of a control plane; memory and disk that the image asks for; a disk below 8 GB is a warning", You},
 		ofNewStack, false, checkFlavors},
+	{Check{"zones", aboutCloud, "are there the availability zones that are declared?",
+		"Nova's zones that take servers", You},
+		ofNewStack, false, checkZones},
 	{Check{"quota", aboutCloud, "is there room for what is missing, and for pods and Services?",
 		"the demand of every resource of the plan that does not exist yet, against the limits and uses of Neutron, Nova and Octavia: what is " +
 			"short is a problem; " +
@@ -121,6 +124,10 @@ var checks = []check{
 	{Check{"servers", aboutObjects, "do all servers run?",
 		"Nova's status, and its fault where one is in ERROR", TheCloud},
 		ofStack, false, checkServers},
+	{Check{"placement", aboutObjects, "are the servers apart, and in their zones, as declared?",
+		"hostId of the servers of a role with a server_group_policy: two on one hypervisor are a problem, with soft-anti-affinity a warning; " +
+			"servers outside their group or in another zone are warnings", TheCloud},
+		ofStack, false, checkPlacement},
 	{Check{"ports", aboutObjects, "are the nodes' ports and trunks up?",
 		"of each server that runs: its port ACTIVE, administratively up, filtered, and on that server; its trunk, too, ACTIVE and up: Neutron " +
 			"takes no subport on one that is not", TheCloud},

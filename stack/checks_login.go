@@ -43,7 +43,7 @@ func checkCloud(ctx context.Context, d *diagnosis) answer {
 	if d.stack, err = Open(cloud, name, d.options.Options); err != nil {
 		return failed(err, "")
 	}
-	if _, err := d.stack.session.Discover(ctx); err != nil {
+	if _, err := d.stack.discover(ctx, d.config); err != nil {
 		return failed(err, d.mayRead(err))
 	}
 	d.lab = d.stack.Design(d.config)

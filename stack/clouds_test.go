@@ -144,11 +144,89 @@ func TestACloudAsItIsIsUsedOrRefusedBeforeAnythingIsMade(t *testing.T) {
 	})
 }
 
+func TestServersArePlacedAsDeclaredOrNothingIsMade(t *testing.T) {
+	t.Parallel()
+	hosts, zones := openstacktest.Hosts, openstacktest.ComputeZones
+	masters := func(policy string, zones ...string) func(*testing.T, *labtest.Lab, *stack.Config) {
+		return declared(func(c *stack.Config) {
+			c.Masters.Count, c.Masters.ServerGroupPolicy, c.Masters.AvailabilityZones = 3, policy, zones
+		})
+	}
+	apart := func(want int) func(*testing.T, *labtest.Lab) {
+		return func(t *testing.T, lab *labtest.Lab) {
+			on := map[string]bool{}
+			for _, s := range serversOf(t, lab) {
+				if strings.HasPrefix(s.Name, "demo/master-") {
+					on[s.HostID] = true
+				}
+			}
+			if len(on) != want {
+				t.Errorf("the masters are on %d hypervisors, want %d", len(on), want)
+			}
+			if !lab.Has("server_group", "kuryrctl-demo-master") {
+				t.Errorf("no server group: %v", left(lab))
+			}
+		}
+	}
+	quota := openstacktest.Quota
+	build(t, map[string]aCloud{
+		"apart": {options: []openstacktest.Option{hosts(3)}, declare: masters("anti-affinity"), look: apart(3)},
+		"a group whose birth nobody heard of": {options: []openstacktest.Option{hosts(3)}, declare: masters("anti-affinity"), look: apart(3),
+			plant: func(lab *labtest.Lab) { lab.Drop("POST /v2.1/os-server-groups", 1, openstacktest.AfterWrite) }},
+		"apart if possible": {options: []openstacktest.Option{hosts(2)}, declare: masters("soft-anti-affinity"), look: apart(2)},
+		"workers apart":     {options: []openstacktest.Option{hosts(2)}, declare: declared(func(c *stack.Config) { c.Workers.ServerGroupPolicy = "anti-affinity" })},
+		"zones in turn": {options: []openstacktest.Option{zones("a", "b")}, declare: masters("", "a", "b"), look: func(t *testing.T, lab *labtest.Lab) {
+			for _, s := range serversOf(t, lab) {
+				want := map[string]string{"demo/master-0": "a", "demo/master-1": "b", "demo/master-2": "a"}[s.Name]
+				if want != "" && s.Zone != want {
+					t.Errorf("%s is in zone %s, want %s", s.Name, s.Zone, want)
+				}
+			}
+		}},
+		"no such zone": {options: []openstacktest.Option{zones("a", "b")}, declare: masters("", "a", "c"),
+			refused: []string{`masters.availability_zones: Nova has no zone "c" that takes servers (there are: a, b)`}},
+		"no more groups": {options: []openstacktest.Option{quota("compute", "server_groups", 0)}, declare: masters("anti-affinity"),
+			refused: []string{"server_groups: 1 more are needed and 0 are free", "openstack quota set --server-groups 1 demo"}},
+		"a group too small": {options: []openstacktest.Option{quota("compute", "server_group_members", 2)}, declare: masters("anti-affinity"),
+			refused: []string{"server_group_members: 3 more are needed and 2 are free"}},
+		"another policy": {declare: masters("affinity"), refused: []string{`masters.server_group_policy "affinity": it is anti-affinity or soft-anti-affinity`}},
+	})
+}
+
+func TestServersThatAreNotWhereTheyWereDeclaredAreFound(t *testing.T) {
+	t.Parallel()
+	together := func(_ *testing.T, lab *labtest.Lab) {
+		for _, name := range []string{"demo/master-0", "demo/master-1"} {
+			lab.Set("server", name, "hostId", "f00d")
+		}
+	}
+	two := func(policy string) func(*stack.Config) {
+		return func(c *stack.Config) { c.Masters.Count, c.Masters.ServerGroupPolicy = 2, policy }
+	}
+	found(t, map[string]faultOf{
+		"masters on one hypervisor": {check: "placement", verdict: stack.Bad, whose: stack.TheCloud, text: "master-0, master-1: they are on one hypervisor, declared anti-affinity",
+			do: "openstack server migrate", made: two("anti-affinity"), up: true, plant: together},
+		"masters on one hypervisor that may be": {check: "placement", verdict: stack.Warning, whose: stack.TheCloud, text: "declared soft-anti-affinity",
+			made: two("soft-anti-affinity"), up: true, plant: together},
+		"a master made before": {check: "placement", verdict: stack.Warning, whose: stack.You, text: "master-0: it is in no server group",
+			up: true, declare: func(c *stack.Config) { c.Masters.ServerGroupPolicy = "anti-affinity" }},
+		"a master in another zone": {check: "placement", verdict: stack.Warning, whose: stack.TheCloud, text: "master-0: it is in zone b, declared a",
+			options: []openstacktest.Option{openstacktest.ComputeZones("a", "b")}, made: func(c *stack.Config) { c.Masters.AvailabilityZones = []string{"a"} }, up: true,
+			plant: func(_ *testing.T, lab *labtest.Lab) {
+				lab.Set("server", "demo/master-0", "OS-EXT-AZ:availability_zone", "b")
+			}},
+		"no such zone": {check: "zones", verdict: stack.Bad, whose: stack.You, text: `Nova has no zone "c"`, do: "availability_zones",
+			declare: func(c *stack.Config) { c.Workers.AvailabilityZones = []string{"c"} }},
+	})
+}
+
 // bootedServer is what Nova tells of a server.
 type bootedServer struct {
 	Name        string
 	Image       map[string]any
 	ConfigDrive string `json:"config_drive"`
+	HostID      string `json:"hostId"`
+	Zone        string `json:"OS-EXT-AZ:availability_zone"`
 }
 
 func serversOf(t *testing.T, lab *labtest.Lab) []bootedServer {

@@ -97,6 +97,26 @@ type Kubernetes struct {
 type Nodes struct {
 	Count  int    `yaml:"count"`
 	Flavor string `yaml:"flavor"` // name or id
+	// AvailabilityZones of Nova's, over which the servers are spread in turn; none leaves it to the cloud.
+	AvailabilityZones []string `yaml:"availability_zones"`
+	// ServerGroupPolicy keeps the servers of the role on different hypervisors: anti-affinity, or soft-anti-affinity where there may be too few.
+	ServerGroupPolicy string `yaml:"server_group_policy"`
+}
+
+// zone is the availability zone of the i-th server, or "".
+func (n Nodes) zone(i int) string {
+	if len(n.AvailabilityZones) == 0 {
+		return ""
+	}
+	return n.AvailabilityZones[i%len(n.AvailabilityZones)]
+}
+
+// of are the nodes of a role.
+func (c Config) of(role Role) Nodes {
+	if role == Master {
+		return c.Masters
+	}
+	return c.Workers
 }
 
 // Networks are the three networks of a stack.

@@ -101,8 +101,18 @@ func (s *Stack) Design(c Config) *Lab {
 	d.lab.Graph.Add(credential)
 	d.credential = credential
 
+	d.groups = map[Role]*provision.ServerGroup{}
+	for _, role := range []Role{Master, Worker} {
+		if policy := c.of(role).ServerGroupPolicy; policy != "" {
+			group := d.session.ServerGroup(string(role))
+			group.Policy = policy
+			group.After(vm.Network)
+			d.lab.Graph.Add(group)
+			d.groups[role] = group
+		}
+	}
 	for i := range c.Masters.Count {
-		node := d.node(Master, i, c.Masters.Flavor, vm, key, nodes, api)
+		node := d.node(Master, i, vm, key, nodes, api)
 		if i == 0 {
 			node.FloatingIP = d.session.FloatingIP(node.Name, c.PublicNet, node.Port, vmInterface)
 			d.lab.Graph.Add(node.FloatingIP)
@@ -110,7 +120,7 @@ func (s *Stack) Design(c Config) *Lab {
 		d.host(node)
 	}
 	for i := range c.Workers.Count {
-		d.host(d.node(Worker, i, c.Workers.Flavor, vm, key, nodes))
+		d.host(d.node(Worker, i, vm, key, nodes))
 	}
 
 	var members []*provision.Port
@@ -142,6 +152,7 @@ type design struct {
 
 	credential graph.Resource   // of the controller
 	reachable  []graph.Resource // without which no host answers
+	groups     map[Role]*provision.ServerGroup
 }
 
 func (d *design) network(role string, n Network, dhcp bool) *provision.Subnet {
@@ -151,7 +162,7 @@ func (d *design) network(role string, n Network, dhcp bool) *provision.Subnet {
 }
 
 // node adds a port, for workers its trunk, and the server, in the order that ML2/OVS insists on.
-func (d *design) node(role Role, i int, flavor string, vm *provision.Subnet, key *provision.KeyPair, groups ...*provision.SecurityGroup) *Node {
+func (d *design) node(role Role, i int, vm *provision.Subnet, key *provision.KeyPair, groups ...*provision.SecurityGroup) *Node {
 	n := &Node{Name: fmt.Sprintf("%s-%d", role, i), Role: role}
 	n.Port = d.session.Port(n.Name, vm, groups...)
 	d.lab.Graph.Add(n.Port)
@@ -162,7 +173,15 @@ func (d *design) node(role Role, i int, flavor string, vm *provision.Subnet, key
 		after = append(after, n.Trunk)
 	}
 	n.Server = d.session.Server(n.Name, n.Port, key, after...)
-	n.Server.Image, n.Server.Flavor, n.Server.Hostname, n.Server.ConfigDrive = d.config.Image, flavor, n.Name, d.config.ConfigDrive
+	declared := d.config.of(role)
+	n.Server.Image, n.Server.Flavor, n.Server.Hostname, n.Server.ConfigDrive = d.config.Image, declared.Flavor, n.Name, d.config.ConfigDrive
+	n.Server.Zone = declared.zone(i)
+	if group := d.groups[role]; group != nil {
+		n.Server.In(group)
+		if role == Master && i > 0 { // Nova keeps servers apart of which it knows where they are, and not those it places at the same moment
+			n.Server.After(d.lab.Nodes[i-1].Server)
+		}
+	}
 	n.Server.Login = d.config.login
 	n.Server.UserData = func() ([]byte, error) { return d.userData(n, d.config) }
 	d.lab.Graph.Add(n.Server)

@@ -72,6 +72,7 @@ type faultOf struct {
 	text    string // in the answer
 	do      string // in what to do
 	options []openstacktest.Option
+	made    func(*stack.Config) // what was declared when the stack was made
 	declare func(*stack.Config)
 	up      bool // on a stack that exists
 	plant   func(*testing.T, *labtest.Lab)
@@ -245,6 +246,9 @@ func found(t *testing.T, all map[string]faultOf) {
 			lab := labtest.New(t, []string{"demo"}, x.options...)
 			c := servers()
 			stackName := ""
+			if x.made != nil {
+				x.made(&c)
+			}
 			if x.up {
 				mustUp(t, lab, "demo", c)
 				lab.Settle()

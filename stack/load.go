@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap"
+	"github.com/kuryrctl/kuryrctl/provision"
 )
 
 // Addr is an IP address in a lab file.
@@ -184,10 +185,23 @@ func (c *Config) Validate() error {
 	if !domainForm.MatchString(c.DNSDomain) {
 		v.bad("dns_domain %q is not a domain name", c.DNSDomain)
 	}
+	v.placement("masters", c.Masters)
+	v.placement("workers", c.Workers)
 	v.dns(c)
 	v.networks(c)
 	v.addons(c)
 	return v.problems.ErrorOrNil()
+}
+
+func (v *validation) placement(key string, n Nodes) {
+	switch n.ServerGroupPolicy {
+	case "", provision.Apart, provision.ApartSoft:
+	default:
+		v.bad("%s.server_group_policy %q: it is %s or %s", key, n.ServerGroupPolicy, provision.Apart, provision.ApartSoft)
+	}
+	for i, zone := range n.AvailabilityZones {
+		v.text(fmt.Sprintf("%s.availability_zones[%d]", key, i), zone)
+	}
 }
 
 // claimForm is that of names of Kubernetes' objects.

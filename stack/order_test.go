@@ -9,13 +9,15 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
+	"github.com/kuryrctl/kuryrctl/provision"
 )
 
 // The order of creation is in edges, that of deletion in stages. This holds the two together: what needs something is deleted, and gone,
 // before that is touched. The exceptions go along with what they need.
 func TestNothingIsDeletedBeforeWhatNeedsIt(t *testing.T) {
 	t.Parallel()
-	goesAlong := []string{"subnet needs network", "interface needs port", "rules needs secgroup"}
+	goesAlong := []string{"subnet needs network", "interface needs port", "rules needs secgroup",
+		"server needs server"} // which only Nova's choice of their places needs
 	lab := labtest.New(t, []string{"demo"})
 	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: lab.CloudsYAML()})
 	if err != nil {
@@ -27,11 +29,11 @@ func TestNothingIsDeletedBeforeWhatNeedsIt(t *testing.T) {
 	}
 	t.Cleanup(s.Close)
 	c := Defaults()
-	c.Masters.Count = 3
+	c.Masters.Count, c.Masters.ServerGroupPolicy = 3, provision.Apart
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.session.Discover(t.Context()); err != nil {
+	if _, err := s.discover(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	// What goes on top lives on the servers, and goes with them.

@@ -48,12 +48,18 @@ func (p *Plan) HasChanges() bool {
 	return slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Action != Keep })
 }
 
+// discover looks at all that c can be about.
+func (s *Stack) discover(ctx context.Context, c Config) (*provision.Inventory, error) {
+	s.session.Groups = c.Masters.ServerGroupPolicy != "" || c.Workers.ServerGroupPolicy != ""
+	return s.session.Discover(ctx)
+}
+
 // Plan looks and changes nothing. What is on a host that cannot be looked at is unknown; that the cloud cannot be looked at is an error.
 func (s *Stack) Plan(ctx context.Context, c Config) (*Plan, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	found, err := s.session.Discover(ctx)
+	found, err := s.discover(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +122,7 @@ func (s *Stack) Up(ctx context.Context, c Config, o UpOptions) (*View, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	found, err := s.session.Discover(ctx)
+	found, err := s.discover(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +184,7 @@ type Removal struct {
 
 // Removal looks what there is to remove. It needs no declaration, no local file and no living server.
 func (s *Stack) Removal(ctx context.Context) (*Removal, error) {
+	s.session.Groups = true
 	found, err := s.session.Discover(ctx)
 	if err != nil {
 		return nil, err

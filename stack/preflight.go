@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/flavors"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
@@ -37,6 +38,9 @@ func (s *Stack) preflight(ctx context.Context, c Config, lab *Lab) error {
 		if what, do := misfit(flavor, image); what != "" {
 			note(fmt.Errorf("flavor %s: %s: %s", name, what, do))
 		}
+	}
+	for _, err := range s.zonesMissing(ctx, c) {
+		note(err)
 	}
 	if _, err := s.session.ExternalNetwork(ctx, c.PublicNet); err != nil {
 		note(fmt.Errorf("public_net: %w", err))
@@ -79,6 +83,25 @@ func (e *ShortError) Error() string {
 	return text
 }
 
+// zonesMissing are the declared availability zones that Nova does not have.
+func (s *Stack) zonesMissing(ctx context.Context, c Config) (missing []error) {
+	if len(c.Masters.AvailabilityZones)+len(c.Workers.AvailabilityZones) == 0 {
+		return nil
+	}
+	there, err := s.session.ComputeZones(ctx)
+	if err != nil {
+		return []error{err}
+	}
+	for _, role := range []Role{Master, Worker} {
+		for _, zone := range c.of(role).AvailabilityZones {
+			if !slices.Contains(there, zone) {
+				missing = append(missing, fmt.Errorf("%ss.availability_zones: Nova has no zone %q that takes servers (there are: %s)", role, zone, strings.Join(there, ", ")))
+			}
+		}
+	}
+	return missing
+}
+
 // misfit says why Nova would not boot the image with the flavor, and what to do about it; "" when it would. Of image nothing may be known.
 func misfit(f flavors.Flavor, image images.Image) (what, do string) {
 	switch {
@@ -118,8 +141,11 @@ func (s *Stack) demand(ctx context.Context, lab *Lab) (map[string]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	demand := map[string]int{}
+	demand, members := map[string]int{}, map[*provision.ServerGroup]int{}
 	for i, r := range cloud.Resources() {
+		if server, ok := r.(*provision.Server); ok && server.Group != nil {
+			members[server.Group]++
+		}
 		if rows[i].State.Phase != graph.Absent {
 			continue
 		}
@@ -130,6 +156,9 @@ func (s *Stack) demand(ctx context.Context, lab *Lab) (map[string]int, error) {
 		for what, n := range takes {
 			demand[what] += n
 		}
+	}
+	for _, n := range members {
+		demand["server_group_members"] = max(demand["server_group_members"], n)
 	}
 	return demand, nil
 }

@@ -78,7 +78,10 @@ func createServer(q *call) (any, error) {
 		s.Tags = []string{}
 	}
 	if s.Zone == "" {
-		s.Zone = "nova"
+		s.Zone = q.knobs.computeZones[0]
+	}
+	if s.group, err = q.hint(); err != nil {
+		return nil, err
 	}
 	if s.Hostname == "" {
 		s.Hostname = strings.ToLower(strings.NewReplacer("/", "-", "_", "-", ".", "-").Replace(s.Name))
@@ -118,7 +121,7 @@ func (q *call) checkServer(want serverRequest) (*flavor, error) {
 	if want.KeyName != nil && !q.compute.keypairs.any(func(k *keypair) bool { return k.Name == *want.KeyName && k.UserID == q.who.UserID }) {
 		return nil, nova(http.StatusBadRequest, "Invalid key_name provided.")
 	}
-	if want.Zone != "" && want.Zone != "nova" {
+	if want.Zone != "" && !slices.Contains(q.knobs.computeZones, want.Zone) {
 		return nil, nova(http.StatusBadRequest, "The requested availability zone is not available")
 	}
 	if err := validUserData(want.UserData); err != nil {
@@ -198,6 +201,10 @@ func (c *Cloud) boot(s *server) {
 			message = "Port " + id + " is still in use."
 		}
 		s.Status, s.Fault = "ERROR", &serverFault{500, "Build of instance " + s.ID + " aborted: " + message, stamp()}
+		return
+	}
+	if !c.place(s) {
+		s.Status = "ERROR" // "No valid host was found."
 		return
 	}
 	s.Status = "ACTIVE"

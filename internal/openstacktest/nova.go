@@ -17,10 +17,11 @@ type compute struct {
 	servers  *table[*server]
 	keypairs *table[*keypair]
 	flavors  *table[*flavor]
+	groups   *table[*serverGroup]
 }
 
 func newCompute() compute {
-	return compute{newTable[*server]("server"), newTable[*keypair]("keypair"), newTable[*flavor]("flavor")}
+	return compute{newTable[*server]("server"), newTable[*keypair]("keypair"), newTable[*flavor]("flavor"), newTable[*serverGroup]("server_group")}
 }
 
 type flavor struct {
@@ -80,10 +81,15 @@ func (c *Cloud) computeRoutes() {
 		return map[string]any{"flavor": q.showFlavor(f)}, nil
 	})
 	on("GET", "/os-availability-zone", 200, func(*call) (any, error) {
-		return map[string]any{"availabilityZoneInfo": []any{map[string]any{"zoneName": "nova", "zoneState": map[string]bool{"available": true}, "hosts": nil}}}, nil
+		zones := []any{}
+		for _, name := range c.knobs.computeZones {
+			zones = append(zones, map[string]any{"zoneName": name, "zoneState": map[string]bool{"available": true}, "hosts": nil})
+		}
+		return map[string]any{"availabilityZoneInfo": zones}, nil
 	})
 	c.serverRoutes(on)
 	c.keypairRoutes(on)
+	c.serverGroupRoutes(on)
 	c.computeQuotaRoutes(on)
 }
 
@@ -189,7 +195,7 @@ func (c *Cloud) computeQuotaRoutes(on func(string, string, int, func(*call) (any
 			"maxTotalCores": q.limit("compute", "cores", p), "totalCoresUsed": q.used("compute", "cores", p),
 			"maxTotalRAMSize": q.limit("compute", "ram", p), "totalRAMUsed": q.used("compute", "ram", p),
 			"maxTotalKeypairs": q.limit("compute", "key_pairs", p), "maxServerMeta": q.limit("compute", "metadata_items", p),
-			"maxServerGroups": q.limit("compute", "server_groups", p), "totalServerGroupsUsed": 0, "maxServerGroupMembers": q.limit("compute", "server_group_members", p),
+			"maxServerGroups": q.limit("compute", "server_groups", p), "totalServerGroupsUsed": q.used("compute", "server_groups", p), "maxServerGroupMembers": q.limit("compute", "server_group_members", p),
 		}}}, nil
 	})
 }

@@ -22,6 +22,8 @@ type knobs struct {
 	clock          time.Duration   // ahead of this machine's
 	roles          []string        // of the user demo; nil for the usual
 	certEnds       time.Time       // of the server; zero for no TLS
+	hosts          int             // hypervisors
+	computeZones   []string        // of Nova; hypervisors are in them in turn
 	zones          []string        // of the project demo in Designate, which is in the catalog if there are any
 	without        map[string]bool // Neutron extension aliases that are missing
 	with           map[string]bool // and those that are there on top of the usual
@@ -29,7 +31,7 @@ type knobs struct {
 }
 
 func defaults() knobs {
-	return knobs{polls: 2, tokenLifetime: time.Hour, provider: "ovn",
+	return knobs{polls: 2, hosts: 6, computeZones: []string{"nova"}, tokenLifetime: time.Hour, provider: "ovn",
 		without: map[string]bool{}, with: map[string]bool{}, quota: maps.Clone(quotaDefaults())}
 }
 
@@ -74,6 +76,12 @@ func Roles(names ...string) Option { return func(k *knobs) { k.roles = names } }
 
 // TLS puts the cloud behind a certificate that ends at a time, which clouds.yaml names as its CA.
 func TLS(ends time.Time) Option { return func(k *knobs) { k.certEnds = ends } }
+
+// Hosts is the number of hypervisors; the default is six. They tell which servers can be kept apart.
+func Hosts(n int) Option { return func(k *knobs) { k.hosts = n } }
+
+// ComputeZones are Nova's availability zones, over which the hypervisors are spread; the default is one, nova. The first takes what asks for none.
+func ComputeZones(names ...string) Option { return func(k *knobs) { k.computeZones = names } }
 
 // Zones adds Designate to the catalog, in which the project demo has these zones.
 func Zones(names ...string) Option { return func(k *knobs) { k.zones = names } }

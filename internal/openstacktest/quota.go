@@ -34,7 +34,7 @@ func (c *Cloud) used(service, resource, project string) int {
 	shelves := map[string]shelf{
 		"network/network": n.networks, "network/subnet": n.subnets, "network/port": n.ports, "network/router": n.routers,
 		"network/floatingip": n.floatingIPs, "network/security_group": n.groups, "network/security_group_rule": n.rules, "network/trunk": n.trunks,
-		"compute/instances":           c.compute.servers,
+		"compute/instances": c.compute.servers, "compute/server_groups": c.compute.groups,
 		"load-balancer/load_balancer": b.loadBalancers, "load-balancer/listener": b.listeners, "load-balancer/pool": b.pools,
 		"load-balancer/member": b.members, "load-balancer/health_monitor": b.monitors,
 	}

@@ -26,11 +26,13 @@ type server struct {
 	Hostname    string            `json:"hostname"`
 	Description *string           `json:"description"`
 	Zone        string            `json:"OS-EXT-AZ:availability_zone"`
+	Host        string            `json:"hostId"` // a hash, as Nova shows it to users; "" before it is placed
 	ConfigDrive bool              `json:"config_drive"`
 	Created     string            `json:"created"`
 	Updated     string            `json:"updated"`
 
 	imageID string
+	group   string // id of its server group
 	userID  string
 	flavor  *flavor
 	ports   []string // in the order of the request
@@ -92,7 +94,7 @@ func (q *call) showServer(s *server) map[string]any {
 	}
 	m := map[string]any{"id": s.ID, "name": s.Name, "status": s.Status, "tenant_id": s.ProjectID, "user_id": s.userID, "metadata": s.Metadata,
 		"image": map[string]any{"id": s.imageID, "links": []link{}}, "key_name": s.KeyName, "created": s.Created, "updated": s.Updated, "progress": 0,
-		"hostId": "", "accessIPv4": "", "accessIPv6": "", "config_drive": drive, "addresses": q.addresses(s), "links": []link{{"self", q.server.URL + prefixCompute + "/v2.1/servers/" + s.ID}},
+		"hostId": s.Host, "accessIPv4": "", "accessIPv6": "", "config_drive": drive, "addresses": q.addresses(s), "links": []link{{"self", q.server.URL + prefixCompute + "/v2.1/servers/" + s.ID}},
 		"OS-EXT-STS:task_state": s.TaskState, "OS-EXT-STS:vm_state": vm, "OS-EXT-STS:power_state": power, "OS-EXT-AZ:availability_zone": s.Zone,
 		"OS-DCF:diskConfig": "MANUAL", "os-extended-volumes:volumes_attached": []any{}, "OS-SRV-USG:launched_at": nil, "OS-SRV-USG:terminated_at": nil,
 		"security_groups": []any{}}
