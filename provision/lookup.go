@@ -123,6 +123,7 @@ func (e *NotThere) Error() string {
 func (s *Session) Ping(ctx context.Context, service string) error {
 	c, ok := map[string]collection{
 		"identity": keystone("auth/catalog", "", ""), "network": networkCollection, "compute": flavorCollection, "image": imageCollection,
+		"block-storage": volumeTypeCollection,
 		"load-balancer": balancerCollection, "dns": {service: (*openstack.Cloud).Names, path: "zones"},
 	}[service]
 	if !ok {

@@ -18,7 +18,7 @@ import (
 
 // Quota is one limit of the project. A Limit of -1 is none.
 type Quota struct {
-	Service     string // network, compute or load-balancer
+	Service     string // network, compute, block-storage or load-balancer
 	Resource    string // in the words of that service's quota API
 	Option      string // of `openstack quota set`
 	Limit, Used int
@@ -39,7 +39,9 @@ var quotaNames = []Quota{
 	{Service: "compute", Resource: "ram", Option: "ram"},
 	{Service: "compute", Resource: "server_groups", Option: "server-groups"},
 	{Service: "compute", Resource: "server_group_members", Option: "server-group-members"}, // of one group
-	{Service: "load-balancer", Resource: "load_balancer", Option: ""},                      // set with `openstack loadbalancer quota set`
+	{Service: "block-storage", Resource: "volumes", Option: "volumes"},
+	{Service: "block-storage", Resource: "gigabytes", Option: "gigabytes"},
+	{Service: "load-balancer", Resource: "load_balancer", Option: ""}, // set with `openstack loadbalancer quota set`
 	{Service: "load-balancer", Resource: "listener", Option: ""},
 	{Service: "load-balancer", Resource: "pool", Option: ""},
 	{Service: "load-balancer", Resource: "health_monitor", Option: ""},
@@ -51,7 +53,7 @@ func (s *Session) Quotas(ctx context.Context) ([]Quota, error) {
 	var network struct {
 		Quota map[string]struct{ Limit, Used int }
 	}
-	var compute struct {
+	var compute, volumes struct {
 		Limits struct{ Absolute map[string]int }
 	}
 	var balancer struct{ Quota map[string]int }
@@ -75,6 +77,7 @@ func (s *Session) Quotas(ctx context.Context) ([]Quota, error) {
 	project := s.Cloud.ProjectID()
 	read((*openstack.Cloud).Network, "quotas/"+project+"/details", &network)
 	read((*openstack.Cloud).Compute, "limits", &compute)
+	read((*openstack.Cloud).Volumes, "limits", &volumes)
 	read((*openstack.Cloud).LoadBalancer, "lbaas/quotas/"+project, &balancer)
 	if err := g.Wait(); err != nil {
 		return nil, err
@@ -94,6 +97,11 @@ func (s *Session) Quotas(ctx context.Context) ([]Quota, error) {
 				"server_group_members": {"maxServerGroupMembers", ""}}[q.Resource]
 			if limit, ok := compute.Limits.Absolute[word[0]]; ok {
 				q.Limit, q.Used = limit, compute.Limits.Absolute[word[1]]
+			}
+		case "block-storage":
+			word := map[string][2]string{"volumes": {"maxTotalVolumes", "totalVolumesUsed"}, "gigabytes": {"maxTotalVolumeGigabytes", "totalGigabytesUsed"}}[q.Resource]
+			if limit, ok := volumes.Limits.Absolute[word[0]]; ok {
+				q.Limit, q.Used = limit, volumes.Limits.Absolute[word[1]]
 			}
 		case "load-balancer":
 			if limit, ok := balancer.Quota[q.Resource]; ok {
@@ -162,7 +170,11 @@ func (s *Session) Demand(ctx context.Context, r graph.Resource) (map[string]int,
 		if none := new(NotThere); errors.As(err, &none) {
 			err = nil // which is told elsewhere
 		}
-		return map[string]int{"instances": 1, "cores": f.VCPUs, "ram": f.RAM}, err
+		takes := map[string]int{"instances": 1, "cores": f.VCPUs, "ram": f.RAM}
+		if r.Volume.Size > 0 {
+			takes["volumes"], takes["gigabytes"] = 1, r.Volume.Size
+		}
+		return takes, err
 	}
 	return nil, nil
 }
@@ -227,6 +239,8 @@ func (s *Session) RaiseQuotas(ctx context.Context, admin *openstack.Cloud, short
 		switch service {
 		case "compute":
 			c, one = nova("os-quota-sets/"+project, "", ""), "quota_set"
+		case "block-storage":
+			c, one = collection{service: (*openstack.Cloud).Volumes, path: "os-quota-sets/" + project}, "quota_set"
 		case "load-balancer":
 			c = octavia("quotas/"+project, "", "")
 		}

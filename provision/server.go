@@ -32,6 +32,7 @@ type Server struct {
 	Image, Flavor string // as [Session.Image] and [Session.Flavor] take them
 	Hostname      string
 	ConfigDrive   bool
+	Volume        RootVolume
 	Zone          string       // Nova's availability zone; "" leaves it to the cloud
 	Group         *ServerGroup // nil for none; see [Server.In]
 	// Login is the name to log in with, for an image; "" where it cannot be told. The server keeps it in its metadata, so that
@@ -152,6 +153,10 @@ func (v *Server) create(ctx context.Context) error {
 	if v.ConfigDrive {
 		body["config_drive"] = true
 	}
+	if v.Volume.Size > 0 {
+		delete(body, "imageRef")
+		body["block_device_mapping_v2"] = v.Volume.mapping(image.ID)
+	}
 	if v.Zone != "" {
 		body["availability_zone"] = v.Zone
 	}
@@ -160,9 +165,12 @@ func (v *Server) create(ctx context.Context) error {
 		beside = map[string]any{"os:scheduler_hints": map[string]any{"group": v.Group.id}}
 	}
 	c := serverCollection
-	if v.s.computeVersion(ctx) >= 90 { // 2.90 lets the name differ from the host name; before it, cloud-init alone sets it
+	switch {
+	case v.s.computeVersion(ctx) >= 90: // 2.90 lets the name differ from the host name; before it, cloud-init alone sets it
 		body["hostname"] = v.Hostname
 		c = c.at("2.90")
+	case v.Volume.Type != "":
+		c = c.at(fmt.Sprint("2.", typedVolumes))
 	}
 	made, err := create[servers.Server](ctx, v.s, c, birth{
 		body: body, beside: beside, find: url.Values{"name": {"^" + regexp.QuoteMeta(v.name) + "$"}},

@@ -73,7 +73,7 @@ var checks = []check{
 		ofServices, false, checkRoles},
 
 	{Check{"endpoints", aboutCloud, "does every service that is needed answer?",
-		"one small call to each of Keystone, Neutron, Nova, Glance, Octavia, and Designate where it is declared, at the interface and in the " +
+		"one small call to each of Keystone, Neutron, Nova, Glance, Octavia, and Cinder and Designate where they are declared, at the interface and in the " +
 			"region of the login, all at once; " +
 			"more than two seconds are a warning", TheCloud},
 		ofServices, true, checkEndpoints},
@@ -95,13 +95,13 @@ var checks = []check{
 		"that there is exactly one active image of the name or id, and `os_admin_user`, `ssh_user` or a name that tells the login", You},
 		ofNewStack, false, checkImage},
 	{Check{"flavors", aboutCloud, "are there the flavors, and are they big enough?",
-		"memory: kubeadm asks 1700 MiB of a control plane; memory and disk that the image asks for; a disk below 8 GB is a warning", You},
+		"memory: kubeadm asks 1700 MiB of a control plane; memory and disk that the image asks for; a flavor without a disk, or a root volume that the cloud cannot make; a disk below 8 GB is a warning", You},
 		ofNewStack, false, checkFlavors},
 	{Check{"zones", aboutCloud, "are there the availability zones that are declared?",
 		"Nova's zones that take servers", You},
 		ofNewStack, false, checkZones},
 	{Check{"quota", aboutCloud, "is there room for what is missing, and for pods and Services?",
-		"the demand of every resource of the plan that does not exist yet, against the limits and uses of Neutron, Nova and Octavia: what is " +
+		"the demand of every resource of the plan that does not exist yet, against the limits and uses of Neutron, Nova, Cinder and Octavia: what is " +
 			"short is a problem; " +
 			"what the cluster makes by itself then (free ports of each worker; what DNS, registry and router take) and the --pods and --services " +
 			"that are expected: a warning. " +

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -18,6 +19,9 @@ const (
 
 func checkEndpoints(ctx context.Context, d *diagnosis) answer {
 	services := []string{"identity", "network", "compute", "image", "load-balancer"}
+	if slices.ContainsFunc(d.config.kinds(), func(n Nodes) bool { return n.RootVolume.Size > 0 }) {
+		services = append(services, "block-storage")
+	}
 	if d.config.DNS.Designate {
 		services = append(services, "dns")
 	}
@@ -175,7 +179,7 @@ func checkImage(ctx context.Context, d *diagnosis) answer {
 const (
 	// leastRAM is what a node needs in MiB. kubeadm asks 1700 of a control plane (preflight check "Mem").
 	leastRAM = 1700
-	// leastDisk is what it should have in GB: system, images and room that kubelet does not evict in. A flavor of 0 takes the image's size.
+	// leastDisk is what it should have in GB: system, images and room that kubelet does not evict in.
 	leastDisk = 8
 )
 
@@ -183,21 +187,26 @@ func checkFlavors(ctx context.Context, d *diagnosis) answer {
 	image, _ := d.stack.session.Image(ctx, d.config.Image) // whose absence is another check's finding
 	var r remarks
 	var seen []string
-	for _, name := range d.config.flavors() {
+	for _, kind := range d.config.kinds() {
+		name := kind.Flavor
 		f, err := d.stack.session.Flavor(ctx, name)
 		if err != nil {
 			return failed(err, "set masters.flavor and workers.flavor")
 		}
-		seen = append(seen, fmt.Sprintf("%s (%d vCPU, %d MiB, %d GB)", f.Name, f.VCPUs, f.RAM, f.Disk))
-		if what, do := misfit(f, image); what != "" {
+		disk := cmp.Or(kind.RootVolume.Size, f.Disk)
+		seen = append(seen, fmt.Sprintf("%s (%d vCPU, %d MiB, %d GB)", f.Name, f.VCPUs, f.RAM, disk))
+		if what, do := kind.misfit(f, image); what != "" {
 			r.problem("flavor "+name, what, do)
 			continue
+		}
+		if err := d.stack.volumeMissing(ctx, kind); err != nil {
+			r.problem("flavor "+name, err.Error(), "set root_volume, or ask the operator for what it needs")
 		}
 		if f.RAM < leastRAM {
 			r.problem("flavor "+name, fmt.Sprintf("it has %d MiB of memory", f.RAM), fmt.Sprintf("choose one with at least %d MiB", leastRAM))
 		}
-		if f.Disk > 0 && f.Disk < leastDisk {
-			r.warning("flavor "+name, fmt.Sprintf("its disk has %d GB", f.Disk), fmt.Sprintf("choose one with at least %d GB", leastDisk))
+		if disk < leastDisk {
+			r.warning("flavor "+name, fmt.Sprintf("its disk has %d GB", disk), fmt.Sprintf("choose one with at least %d GB", leastDisk))
 		}
 	}
 	return r.answer(strings.Join(seen, ", "))

@@ -193,6 +193,44 @@ func TestServersArePlacedAsDeclaredOrNothingIsMade(t *testing.T) {
 	})
 }
 
+func TestServersBootFromVolumesOrNothingIsMade(t *testing.T) {
+	t.Parallel()
+	types := openstacktest.VolumeTypes("ssd", "hdd")
+	cinder := []openstacktest.Option{types}
+	volumes := func(size int, kind string) func(*testing.T, *labtest.Lab, *stack.Config) {
+		return declared(func(c *stack.Config) {
+			c.Masters.RootVolume, c.Workers.RootVolume = stack.RootVolume{Size: size, Type: kind}, stack.RootVolume{Size: size, Type: kind}
+		})
+	}
+	noDisk := func(lab *labtest.Lab) {
+		lab.Set("flavor", "m1.medium", "disk", 0)
+		lab.Set("flavor", "m1.large", "disk", 0)
+	}
+	fromVolumes := func(t *testing.T, lab *labtest.Lab) {
+		n := 0
+		for _, x := range left(lab) {
+			if x == "volume ID" {
+				n++
+			}
+		}
+		if n != 3 {
+			t.Errorf("%d volumes, want one for each server: %v", n, left(lab))
+		}
+	}
+	build(t, map[string]aCloud{
+		"flavors without a disk":            {options: cinder, plant: noDisk, declare: volumes(20, "hdd"), look: fromVolumes},
+		"the default type":                  {options: cinder, declare: volumes(20, ""), look: fromVolumes},
+		"flavors without a disk or volumes": {options: cinder, plant: noDisk, refused: []string{"flavor m1.medium: it has no disk: declare a root_volume"}},
+		"no Cinder":                         {declare: volumes(20, ""), refused: []string{"root_volume: the cloud has no Cinder"}},
+		"no such type":                      {options: cinder, declare: volumes(20, "nvme"), refused: []string{`root_volume: finding volume type "nvme"`, "hdd, ssd"}},
+		"an image that is too large": {options: cinder, plant: func(lab *labtest.Lab) { lab.Set("image", "debian-13", "min_disk", 60) }, declare: volumes(20, ""),
+			refused: []string{"the root volume has 20 GB, and image debian-13 asks for 60: raise root_volume.size"}},
+		"no more volumes": {options: []openstacktest.Option{types, openstacktest.Quota("block-storage", "gigabytes", 50)}, declare: volumes(20, ""),
+			refused: []string{"gigabytes: 60 more are needed and 50 are free", "openstack quota set --gigabytes 60 demo"}},
+		"a type without a size": {options: cinder, declare: volumes(0, "ssd"), refused: []string{"masters.root_volume.size is 0"}},
+	})
+}
+
 func TestServersThatAreNotWhereTheyWereDeclaredAreFound(t *testing.T) {
 	t.Parallel()
 	together := func(_ *testing.T, lab *labtest.Lab) {

@@ -97,10 +97,18 @@ type Kubernetes struct {
 type Nodes struct {
 	Count  int    `yaml:"count"`
 	Flavor string `yaml:"flavor"` // name or id
+	// RootVolume is what the servers boot from instead of the flavor's own disk.
+	RootVolume RootVolume `yaml:"root_volume"`
 	// AvailabilityZones of Nova's, over which the servers are spread in turn; none leaves it to the cloud.
 	AvailabilityZones []string `yaml:"availability_zones"`
 	// ServerGroupPolicy keeps the servers of the role on different hypervisors: anti-affinity, or soft-anti-affinity where there may be too few.
 	ServerGroupPolicy string `yaml:"server_group_policy"`
+}
+
+// RootVolume is a disk of Cinder's; it is made of the image, and goes with its server.
+type RootVolume struct {
+	Size int    `yaml:"size"` // GB; 0 is none
+	Type string `yaml:"type"` // of Cinder's volumes; empty is the cloud's default
 }
 
 // zone is the availability zone of the i-th server, or "".

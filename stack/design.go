@@ -175,7 +175,7 @@ func (d *design) node(role Role, i int, vm *provision.Subnet, key *provision.Key
 	n.Server = d.session.Server(n.Name, n.Port, key, after...)
 	declared := d.config.of(role)
 	n.Server.Image, n.Server.Flavor, n.Server.Hostname, n.Server.ConfigDrive = d.config.Image, declared.Flavor, n.Name, d.config.ConfigDrive
-	n.Server.Zone = declared.zone(i)
+	n.Server.Zone, n.Server.Volume = declared.zone(i), provision.RootVolume(declared.RootVolume)
 	if group := d.groups[role]; group != nil {
 		n.Server.In(group)
 		if role == Master && i > 0 { // Nova keeps servers apart of which it knows where they are, and not those it places at the same moment

@@ -114,7 +114,7 @@ var goWords = strings.NewReplacer("cannot unmarshal !!", "this is no ", " into i
 
 // keys lists the keys of the named type of this package, as a lab file spells them.
 func keys(typeName string) (all []string) {
-	for _, v := range []any{Config{}, Nodes{}, Networks{}, Network{}, ServiceNetwork{}, Kubernetes{}, DNS{}, DNSUpdate{}, DNSZone{}, Registry{}, Router{}} {
+	for _, v := range []any{Config{}, Nodes{}, RootVolume{}, Networks{}, Network{}, ServiceNetwork{}, Kubernetes{}, DNS{}, DNSUpdate{}, DNSZone{}, Registry{}, Router{}} {
 		t := reflect.TypeOf(v)
 		for i := range t.NumField() {
 			if t.Name() == typeName {
@@ -198,6 +198,9 @@ func (v *validation) placement(key string, n Nodes) {
 	case "", provision.Apart, provision.ApartSoft:
 	default:
 		v.bad("%s.server_group_policy %q: it is %s or %s", key, n.ServerGroupPolicy, provision.Apart, provision.ApartSoft)
+	}
+	if n.RootVolume.Size < 0 || n.RootVolume.Size == 0 && n.RootVolume.Type != "" {
+		v.bad("%s.root_volume.size is %d: it is the volume's size in GB", key, n.RootVolume.Size)
 	}
 	for i, zone := range n.AvailabilityZones {
 		v.text(fmt.Sprintf("%s.availability_zones[%d]", key, i), zone)

@@ -30,14 +30,13 @@ func (s *Stack) preflight(ctx context.Context, c Config, lab *Lab) error {
 		_, err = c.login(image)
 		note(err)
 	}
-	for _, name := range c.flavors() {
-		flavor, err := s.session.Flavor(ctx, name)
-		if !note(err) {
-			continue
+	for _, kind := range c.kinds() {
+		if flavor, err := s.session.Flavor(ctx, kind.Flavor); note(err) {
+			if what, do := kind.misfit(flavor, image); what != "" {
+				note(fmt.Errorf("flavor %s: %s: %s", kind.Flavor, what, do))
+			}
 		}
-		if what, do := misfit(flavor, image); what != "" {
-			note(fmt.Errorf("flavor %s: %s: %s", name, what, do))
-		}
+		note(s.volumeMissing(ctx, kind))
 	}
 	for _, err := range s.zonesMissing(ctx, c) {
 		note(err)
@@ -102,23 +101,42 @@ func (s *Stack) zonesMissing(ctx context.Context, c Config) (missing []error) {
 	return missing
 }
 
-// misfit says why Nova would not boot the image with the flavor, and what to do about it; "" when it would. Of image nothing may be known.
-func misfit(f flavors.Flavor, image images.Image) (what, do string) {
+// volumeMissing says why servers cannot boot from the volume that is declared for them, or nil.
+func (s *Stack) volumeMissing(ctx context.Context, n Nodes) error {
+	if n.RootVolume.Size == 0 {
+		return nil
+	}
+	err := s.session.CanBoot(ctx, provision.RootVolume(n.RootVolume))
+	if err != nil {
+		return fmt.Errorf("root_volume: %w", err)
+	}
+	return nil
+}
+
+// misfit says why Nova would not boot the image on such a server, and what to do about it; "" when it would. Of image nothing may be known.
+func (n Nodes) misfit(f flavors.Flavor, image images.Image) (what, do string) {
+	const another = "choose another flavor or image"
+	volume := n.RootVolume.Size
 	switch {
 	case f.RAM < image.MinRAMMegabytes:
-		return fmt.Sprintf("it has %d MiB of memory, and image %s asks for %d", f.RAM, image.Name, image.MinRAMMegabytes), "choose another flavor or image"
-	case f.Disk > 0 && f.Disk < image.MinDiskGigabytes:
-		return fmt.Sprintf("its disk has %d GB, and image %s asks for %d", f.Disk, image.Name, image.MinDiskGigabytes), "choose another flavor or image"
+		return fmt.Sprintf("it has %d MiB of memory, and image %s asks for %d", f.RAM, image.Name, image.MinRAMMegabytes), another
+	case volume > 0 && volume < image.MinDiskGigabytes:
+		return fmt.Sprintf("the root volume has %d GB, and image %s asks for %d", volume, image.Name, image.MinDiskGigabytes), "raise root_volume.size"
+	case volume > 0:
+	case f.Disk == 0: // Nova leaves such a flavor to administrators
+		return "it has no disk", "declare a root_volume, or choose another flavor"
+	case f.Disk < image.MinDiskGigabytes:
+		return fmt.Sprintf("its disk has %d GB, and image %s asks for %d", f.Disk, image.Name, image.MinDiskGigabytes), another
 	}
 	return "", ""
 }
 
-// flavors are the flavors that c uses, each once.
-func (c Config) flavors() []string {
-	if c.Masters.Flavor == c.Workers.Flavor {
-		return []string{c.Masters.Flavor}
+// kinds are the kinds of servers that c declares: of two that are made of the same, one.
+func (c Config) kinds() []Nodes {
+	if c.Masters.Flavor == c.Workers.Flavor && c.Masters.RootVolume == c.Workers.RootVolume {
+		return []Nodes{c.Masters}
 	}
-	return []string{c.Masters.Flavor, c.Workers.Flavor}
+	return []Nodes{c.Masters, c.Workers}
 }
 
 // shortages compares what the missing resources of lab take with the project's quotas.

@@ -76,10 +76,11 @@ var (
 	networkAPI  = service{"Neutron", []string{"network", "networking"}, "v2.0"}
 	computeAPI  = service{"Nova", []string{"compute"}, "v2.1"}
 	imageAPI    = service{"Glance", []string{"image"}, "v2"}
+	volumeAPI   = service{"Cinder", []string{"block-storage", "volumev3"}, "v3"} // "volume" and "volumev2" are of versions that are gone
 	balancerAPI = service{"Octavia", []string{"load-balancer"}, "v2.0"}
 	namesAPI    = service{"Designate", []string{"dns"}, "v2"}
 	identityAPI = service{"Keystone", []string{"identity"}, "v3"}
-	services    = []service{networkAPI, computeAPI, imageAPI, balancerAPI, namesAPI, identityAPI}
+	services    = []service{networkAPI, computeAPI, imageAPI, volumeAPI, balancerAPI, namesAPI, identityAPI}
 )
 
 // Network is Neutron.
@@ -90,6 +91,9 @@ func (c *Cloud) Compute() (*gophercloud.ServiceClient, error) { return c.client(
 
 // Image is Glance.
 func (c *Cloud) Image() (*gophercloud.ServiceClient, error) { return c.client(imageAPI) }
+
+// Volumes is Cinder.
+func (c *Cloud) Volumes() (*gophercloud.ServiceClient, error) { return c.client(volumeAPI) }
 
 // LoadBalancer is Octavia.
 func (c *Cloud) LoadBalancer() (*gophercloud.ServiceClient, error) { return c.client(balancerAPI) }

@@ -27,6 +27,7 @@ type serverRequest struct {
 	Description    *string           `json:"description" api:"c"`
 	Tags           []string          `json:"tags" api:"c"`
 	Hostname       string            `json:"hostname" api:"c"`
+	Disks          []json.RawMessage `json:"block_device_mapping_v2" api:"c"`
 }
 
 type serverNIC struct {
@@ -55,6 +56,10 @@ func createServer(q *call) (any, error) {
 	if want.Max > 1 {
 		q.misuse("more than one server in a request is not modelled")
 	}
+	disk, err := q.bootVolume(&want)
+	if err != nil {
+		return nil, err
+	}
 	fl, err := q.checkServer(want)
 	if err != nil {
 		return nil, err
@@ -69,7 +74,7 @@ func createServer(q *call) (any, error) {
 		}
 	}
 	s := &server{Name: want.Name, Status: "BUILD", KeyName: want.KeyName, Metadata: want.Metadata, Tags: want.Tags, UserData: want.UserData, Hostname: want.Hostname,
-		Description: want.Description, ConfigDrive: want.ConfigDrive, Zone: want.Zone, Created: stamp(), Updated: stamp(), imageID: want.Image, userID: q.who.UserID, flavor: fl}
+		Description: want.Description, ConfigDrive: want.ConfigDrive, Zone: want.Zone, Created: stamp(), Updated: stamp(), imageID: want.Image, disk: disk, userID: q.who.UserID, flavor: fl}
 	s.ID, s.ProjectID = q.newID(), q.who.ProjectID
 	if s.Metadata == nil {
 		s.Metadata = map[string]string{}
@@ -112,7 +117,9 @@ func (q *call) checkServer(want serverRequest) (*flavor, error) {
 	if i.Status != "active" {
 		return nil, nova(http.StatusBadRequest, "Image %s is unacceptable: Image is not active.", i.ID)
 	}
-	if fl.Disk < i.MinDisk {
+	if volume := len(want.Disks) > 0; fl.Disk == 0 && !volume && !q.admin() {
+		return nil, nova(http.StatusForbidden, "Only volume-backed servers are allowed for flavors with zero disk.")
+	} else if fl.Disk > 0 && fl.Disk < i.MinDisk && !volume {
 		return nil, nova(http.StatusBadRequest, "Flavor's disk is too small for requested image.")
 	}
 	if fl.RAM < i.MinRAM {
@@ -203,6 +210,10 @@ func (c *Cloud) boot(s *server) {
 		s.Status, s.Fault = "ERROR", &serverFault{500, "Build of instance " + s.ID + " aborted: " + message, stamp()}
 		return
 	}
+	if s.disk != nil && !c.makeVolume(s) {
+		s.Status, s.Fault = "ERROR", &serverFault{500, "Build of instance " + s.ID + " aborted: VolumeSizeExceedsAvailableQuota", stamp()}
+		return
+	}
 	if !c.place(s) {
 		s.Status = "ERROR" // "No valid host was found."
 		return
@@ -218,8 +229,9 @@ func (c *Cloud) boot(s *server) {
 	}
 }
 
-// unbind frees a server's ports; those it was given stay, those Nova made go.
+// unbind frees what a server has: ports that it was given stay, those that Nova made go.
 func (c *Cloud) unbind(s *server) {
+	c.dropVolume(s)
 	for _, id := range s.ports {
 		p, ok := c.network.ports.get(id)
 		if !ok || p.DeviceID != s.ID && !slices.Contains(s.made, id) {

@@ -29,6 +29,7 @@ type Cloud struct {
 	network  networking
 	compute  compute
 	images   *table[*image]
+	volumes  volumes
 	balancer balancer
 	names    names
 }
@@ -51,6 +52,7 @@ func New(t testing.TB, options ...Option) *Cloud {
 	c.network = newNetwork()
 	c.compute = newCompute()
 	c.images = newTable[*image]("image")
+	c.volumes = volumes{newTable[*volumeType]("volume_type"), newTable[*volume]("volume")}
 	c.balancer = newBalancer()
 	c.names = names{newTable[*zone]("zone"), newTable[*recordSet]("recordset")}
 	c.seed()
@@ -110,6 +112,7 @@ func (c *Cloud) routes() {
 	c.networkRoutes()
 	c.computeRoutes()
 	c.imageRoutes()
+	c.volumeRoutes()
 	c.balancerRoutes()
 	c.nameRoutes()
 	c.mux.HandleFunc("/", c.handle(route{service: "", open: true, do: unknownRoute}))
@@ -120,6 +123,11 @@ func (c *Cloud) seed() {
 	c.seedNetwork()
 	c.seedCompute()
 	c.seedNames()
+	for _, name := range c.knobs.volumeTypes {
+		x := &volumeType{Name: name}
+		x.ID = c.newID()
+		c.volumes.types.add(x)
+	}
 	for _, s := range c.tables() {
 		for _, r := range s.all() {
 			r.head().seed = true

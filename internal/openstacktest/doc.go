@@ -1,6 +1,7 @@
 // Package openstacktest is a stateful OpenStack in one process, for tests that
 // speak to it with the real gophercloud: Keystone v3, Neutron 2.0, Nova 2.1 (to
-// microversion 2.100), Glance 2, Octavia v2 and, with Zones, Designate v2 behind one HTTP server.
+// microversion 2.100), Glance 2, Octavia v2 and, with VolumeTypes and Zones, Cinder v3 and
+// Designate v2 behind one HTTP server.
 //
 // It owns the rules a client can trip over: conflicts with the real error
 // bodies, quotas, policy, asynchronous life cycles, tags in a call of their own,
@@ -12,7 +13,7 @@
 //
 // Every service has a prefix on the one server, as behind a real API gateway:
 //
-//	/identity/v3  /networking/v2.0  /compute/v2.1  /image/v2  /load-balancer/v2.0  /dns/v2
+//	/identity/v3  /networking/v2.0  /compute/v2.1  /image/v2  /block-storage/v3  /load-balancer/v2.0  /dns/v2
 //
 // Fail, Drop and the request log name paths without that prefix
 // ("POST /v2.0/trunks"); a pattern that starts with a prefix matches too, which

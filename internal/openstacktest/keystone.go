@@ -165,6 +165,9 @@ func (c *Cloud) catalog() []any {
 	if !c.knobs.noOctavia {
 		entries = append(entries, entry{"load-balancer", "octavia", prefixBalancer})
 	}
+	if len(c.knobs.volumeTypes) > 0 {
+		entries = append(entries, entry{"block-storage", "cinder", prefixVolume + "/v3"})
+	}
 	if len(c.knobs.zones) > 0 {
 		entries = append(entries, entry{"dns", "designate", prefixNames})
 	}

@@ -24,6 +24,7 @@ type knobs struct {
 	certEnds       time.Time       // of the server; zero for no TLS
 	hosts          int             // hypervisors
 	computeZones   []string        // of Nova; hypervisors are in them in turn
+	volumeTypes    []string        // of Cinder, which is in the catalog if there are any
 	zones          []string        // of the project demo in Designate, which is in the catalog if there are any
 	without        map[string]bool // Neutron extension aliases that are missing
 	with           map[string]bool // and those that are there on top of the usual
@@ -83,6 +84,9 @@ func Hosts(n int) Option { return func(k *knobs) { k.hosts = n } }
 // ComputeZones are Nova's availability zones, over which the hypervisors are spread; the default is one, nova. The first takes what asks for none.
 func ComputeZones(names ...string) Option { return func(k *knobs) { k.computeZones = names } }
 
+// VolumeTypes adds Cinder to the catalog, with these types, of which the first is the default.
+func VolumeTypes(names ...string) Option { return func(k *knobs) { k.volumeTypes = names } }
+
 // Zones adds Designate to the catalog, in which the project demo has these zones.
 func Zones(names ...string) Option { return func(k *knobs) { k.zones = names } }
 
@@ -104,8 +108,8 @@ func TagsAtCreation() Option {
 	return func(k *knobs) { k.tagsAtCreation, k.with["tag-ports-during-bulk-creation"] = true, true }
 }
 
-// Quota limits one resource of the project demo: service is "network", "compute"
-// or "load-balancer", resource the name in that service's quota API
+// Quota limits one resource of the project demo: service is "network", "compute",
+// "block-storage" or "load-balancer", resource the name in that service's quota API
 // ("port", "instances", "load_balancer"). -1 is unlimited.
 func Quota(service, resource string, limit int) Option {
 	return func(k *knobs) { k.quota[service+"/"+resource] = limit }
@@ -118,6 +122,7 @@ func quotaDefaults() map[string]int {
 		"network/security_group": 10, "network/security_group_rule": 100, "network/trunk": -1, "network/subnetpool": -1, "network/rbac_policy": 10,
 		"compute/instances": 10, "compute/cores": 20, "compute/ram": 51200, "compute/key_pairs": 100, "compute/metadata_items": 128,
 		"compute/server_groups": 10, "compute/server_group_members": 10,
+		"block-storage/volumes": 10, "block-storage/gigabytes": 1000,
 		"load-balancer/load_balancer": -1, "load-balancer/listener": -1, "load-balancer/pool": -1, "load-balancer/member": -1,
 		"load-balancer/health_monitor": -1, "load-balancer/l7policy": -1, "load-balancer/l7rule": -1,
 	}

@@ -34,7 +34,7 @@ func (c *Cloud) used(service, resource, project string) int {
 	shelves := map[string]shelf{
 		"network/network": n.networks, "network/subnet": n.subnets, "network/port": n.ports, "network/router": n.routers,
 		"network/floatingip": n.floatingIPs, "network/security_group": n.groups, "network/security_group_rule": n.rules, "network/trunk": n.trunks,
-		"compute/instances": c.compute.servers, "compute/server_groups": c.compute.groups,
+		"compute/instances": c.compute.servers, "compute/server_groups": c.compute.groups, "block-storage/volumes": c.volumes.volumes,
 		"load-balancer/load_balancer": b.loadBalancers, "load-balancer/listener": b.listeners, "load-balancer/pool": b.pools,
 		"load-balancer/member": b.members, "load-balancer/health_monitor": b.monitors,
 	}
@@ -42,6 +42,11 @@ func (c *Cloud) used(service, resource, project string) int {
 		return count(s)
 	}
 	total := 0
+	for _, v := range c.volumes.volumes.rows {
+		if v.ProjectID == project && resource == "gigabytes" {
+			total += v.Size
+		}
+	}
 	for _, s := range c.compute.servers.rows {
 		if s.ProjectID == project {
 			total += map[string]int{"cores": s.flavor.VCPUs, "ram": s.flavor.RAM}[resource]

@@ -17,13 +17,14 @@ const (
 	prefixNetwork  = "/networking"
 	prefixCompute  = "/compute"
 	prefixImage    = "/image"
+	prefixVolume   = "/block-storage"
 	prefixBalancer = "/load-balancer"
 	prefixNames    = "/dns"
 )
 
 // route is one method and path of one service.
 type route struct {
-	service string // the catalog's type: identity, network, compute, image, load-balancer, dns
+	service string // the catalog's type: identity, network, compute, image, block-storage, load-balancer, dns
 	status  int    // of success; 0 is 200
 	open    bool   // needs no token
 	do      func(*call) (any, error)
@@ -67,7 +68,7 @@ func serviceOf(prefix string) string {
 
 // split separates a service's prefix from the rest of a path.
 func split(path string) (prefix, rest string) {
-	for _, p := range []string{prefixIdentity, prefixNetwork, prefixCompute, prefixImage, prefixBalancer, prefixNames} {
+	for _, p := range []string{prefixIdentity, prefixNetwork, prefixCompute, prefixImage, prefixVolume, prefixBalancer, prefixNames} {
 		if rest, ok := strings.CutPrefix(path, p); ok {
 			return p, rest
 		}

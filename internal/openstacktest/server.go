@@ -32,7 +32,9 @@ type server struct {
 	Updated     string            `json:"updated"`
 
 	imageID string
-	group   string // id of its server group
+	disk    *blockDevice // what it boots from; nil for the flavor's own
+	volume  string       // id of what was made of that
+	group   string       // id of its server group
 	userID  string
 	flavor  *flavor
 	ports   []string // in the order of the request
@@ -98,6 +100,12 @@ func (q *call) showServer(s *server) map[string]any {
 		"OS-EXT-STS:task_state": s.TaskState, "OS-EXT-STS:vm_state": vm, "OS-EXT-STS:power_state": power, "OS-EXT-AZ:availability_zone": s.Zone,
 		"OS-DCF:diskConfig": "MANUAL", "os-extended-volumes:volumes_attached": []any{}, "OS-SRV-USG:launched_at": nil, "OS-SRV-USG:terminated_at": nil,
 		"security_groups": []any{}}
+	if s.disk != nil {
+		m["image"] = ""
+	}
+	if s.volume != "" {
+		m["os-extended-volumes:volumes_attached"] = []any{map[string]any{"id": s.volume, "delete_on_termination": s.disk.Dies}}
+	}
 	m["flavor"] = map[string]any{"id": s.flavor.ID, "links": []link{}}
 	if q.since(47) {
 		m["flavor"] = map[string]any{"original_name": s.flavor.Name, "vcpus": s.flavor.VCPUs, "ram": s.flavor.RAM, "disk": s.flavor.Disk, "ephemeral": 0, "swap": 0, "extra_specs": map[string]string{}}

@@ -126,7 +126,7 @@ type shelf interface {
 func (c *Cloud) tables() []shelf {
 	n, b := &c.network, &c.balancer
 	return []shelf{n.networks, n.subnets, n.ports, n.routers, n.groups, n.rules, n.floatingIPs, n.trunks,
-		c.compute.servers, c.compute.keypairs, c.compute.flavors, c.compute.groups, c.images,
+		c.compute.servers, c.compute.keypairs, c.compute.flavors, c.compute.groups, c.images, c.volumes.types, c.volumes.volumes,
 		b.loadBalancers, b.listeners, b.pools, b.members, b.monitors, c.identity.credentials, c.names.zones, c.names.recordSets}
 }
 
