@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -53,7 +54,8 @@ func (r Rule) matches(x rules.SecGroupRule) bool {
 // ports do not have to wait for the rules of their groups.
 type SecurityGroup struct {
 	Base
-	rules []rules.SecGroupRule // as found
+	theirs string               // name or id of somebody else's; "" is one of the stack's own
+	rules  []rules.SecGroupRule // as found
 }
 
 // SecurityGroup declares a group, "STACK/ROLE".
@@ -61,8 +63,16 @@ func (s *Session) SecurityGroup(role string) *SecurityGroup {
 	return &SecurityGroup{Base: s.base("secgroup", role, s.Name(role))}
 }
 
+// ExistingGroup declares a group, by name or id, that is there already and somebody else's: it is used, and neither changed nor removed.
+func (s *Session) ExistingGroup(name string) *SecurityGroup {
+	return &SecurityGroup{Base: s.base("secgroup", "existing "+name, name), theirs: name}
+}
+
 // Observe implements [graph.Resource].
-func (g *SecurityGroup) Observe(context.Context) (graph.State, error) {
+func (g *SecurityGroup) Observe(ctx context.Context) (graph.State, error) {
+	if g.theirs != "" {
+		return g.find(ctx)
+	}
 	found, err := sole("security group", g.name, g.s.found.Groups,
 		func(x groups.SecGroup) bool { return x.Name == g.name }, func(x groups.SecGroup) string { return x.ID })
 	if found == nil || err != nil {
@@ -70,6 +80,24 @@ func (g *SecurityGroup) Observe(context.Context) (graph.State, error) {
 	}
 	g.id, g.rules = found.ID, found.Rules
 	return graph.State{Phase: graph.Ready, ID: g.id}, nil
+}
+
+// find looks for a group that has to be there.
+func (g *SecurityGroup) find(ctx context.Context) (graph.State, error) {
+	_, err := g.s.lookups.once(ctx, "security groups", func(ctx context.Context) (string, error) {
+		all, err := list[groups.SecGroup](ctx, g.s.Cloud, groupCollection, url.Values{"fields": {"id", "name"}})
+		g.s.lookups.groups = all
+		return "", err
+	})
+	if err != nil {
+		return graph.State{}, err
+	}
+	found, err := choose("security group", g.theirs, g.s.lookups.groups, func(x groups.SecGroup) (string, string) { return x.Name, x.ID })
+	if err != nil {
+		return graph.State{}, err
+	}
+	g.id = found.ID
+	return graph.State{Phase: graph.Ready, ID: g.id, Detail: "not the stack's own"}, nil
 }
 
 // Apply implements [graph.Resource].

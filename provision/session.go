@@ -10,6 +10,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/flavors"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/groups"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
 
 	"github.com/kuryrctl/kuryrctl/internal/graph"
@@ -169,6 +170,7 @@ type lookups struct {
 	flavors   []flavors.Flavor
 	images    []images.Image
 	externals []networks.Network
+	groups    []groups.SecGroup
 }
 
 type lookup struct {

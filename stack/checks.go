@@ -100,6 +100,9 @@ var checks = []check{
 	{Check{"zones", aboutCloud, "are there the availability zones that are declared?",
 		"Nova's zones that take servers", You},
 		ofNewStack, false, checkZones},
+	{Check{"security-groups", aboutCloud, "are there the security groups that are declared?",
+		"that there is exactly one of each name or id", You},
+		ofNewStack, false, checkGroups},
 	{Check{"quota", aboutCloud, "is there room for what is missing, and for pods and Services?",
 		"the demand of every resource of the plan that does not exist yet, against the limits and uses of Neutron, Nova, Cinder and Octavia: what is " +
 			"short is a problem; " +

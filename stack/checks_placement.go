@@ -20,6 +20,18 @@ func checkZones(ctx context.Context, d *diagnosis) answer {
 	return r.answer("all that are declared")
 }
 
+func checkGroups(ctx context.Context, d *diagnosis) answer {
+	var r remarks
+	declared := slices.Concat(d.config.Masters.SecurityGroups, d.config.Workers.SecurityGroups)
+	slices.Sort(declared)
+	for _, name := range slices.Compact(declared) {
+		if _, err := d.stack.session.ExistingGroup(name).Observe(ctx); err != nil {
+			r.problem(name, err.Error(), "set masters.security_groups and workers.security_groups to some that there are")
+		}
+	}
+	return r.answer("all that are declared")
+}
+
 // checkPlacement tells servers' hypervisors apart by hostId, a hash that Nova shows to everybody.
 func checkPlacement(_ context.Context, d *diagnosis) answer {
 	if !d.config.placed() {

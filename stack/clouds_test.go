@@ -2,6 +2,7 @@ package stack_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -134,6 +135,27 @@ func TestACloudAsItIsIsUsedOrRefusedBeforeAnythingIsMade(t *testing.T) {
 		"no dns extension":    {options: without("dns-integration", "dns-integration-domain-keywords", "dns-domain-ports", "subnet-dns-publish-fixed-ip")},
 		"no quotas, no times": {options: without("quota_details", "standard-attr-timestamp", "net-mtu", "network-ip-availability", "trunk-details")},
 
+		"a security group of somebody's": {plant: func(lab *labtest.Lab) { lab.Copy("security_group", "default", "monitoring") },
+			declare: declared(func(c *stack.Config) {
+				c.Masters.SecurityGroups, c.Workers.SecurityGroups = []string{"monitoring"}, []string{"monitoring"}
+			}),
+			look: func(t *testing.T, lab *labtest.Lab) {
+				var found struct {
+					Groups []struct{ ID string } `json:"security_groups"`
+					Ports  []struct {
+						Groups []string `json:"security_groups"`
+					}
+				}
+				get(t, lab, "security-groups?name=monitoring", &found)
+				for _, name := range []string{"demo/master-0", "demo/worker-1"} {
+					if get(t, lab, "ports?name="+name, &found); !slices.Contains(found.Ports[0].Groups, found.Groups[0].ID) {
+						t.Errorf("port %s has groups %v", name, found.Ports[0].Groups)
+					}
+				}
+			}},
+		"no such security group": {declare: declared(func(c *stack.Config) { c.Masters.SecurityGroups = []string{"monitor"} }),
+			refused: []string{`finding security group "monitor"`, "there are: default"}},
+
 		"a config drive": {declare: declared(func(c *stack.Config) { c.ConfigDrive = true }), look: func(t *testing.T, lab *labtest.Lab) {
 			for _, s := range serversOf(t, lab) {
 				if s.ConfigDrive != "True" {
@@ -253,6 +275,8 @@ func TestServersThatAreNotWhereTheyWereDeclaredAreFound(t *testing.T) {
 			plant: func(_ *testing.T, lab *labtest.Lab) {
 				lab.Set("server", "demo/master-0", "OS-EXT-AZ:availability_zone", "b")
 			}},
+		"no such security group": {check: "security-groups", verdict: stack.Bad, whose: stack.You, text: `finding security group "monitor"`, do: "security_groups",
+			declare: func(c *stack.Config) { c.Workers.SecurityGroups = []string{"monitor"} }},
 		"no such zone": {check: "zones", verdict: stack.Bad, whose: stack.You, text: `Nova has no zone "c"`, do: "availability_zones",
 			declare: func(c *stack.Config) { c.Workers.AvailabilityZones = []string{"c"} }},
 	})

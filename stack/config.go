@@ -97,6 +97,8 @@ type Kubernetes struct {
 type Nodes struct {
 	Count  int    `yaml:"count"`
 	Flavor string `yaml:"flavor"` // name or id
+	// SecurityGroups that are there already, by name or id: the servers' ports have them beside the stack's own.
+	SecurityGroups []string `yaml:"security_groups"`
 	// RootVolume is what the servers boot from instead of the flavor's own disk.
 	RootVolume RootVolume `yaml:"root_volume"`
 	// AvailabilityZones of Nova's, over which the servers are spread in turn; none leaves it to the cloud.

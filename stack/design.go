@@ -3,6 +3,7 @@ package stack
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/kuryrctl/kuryrctl/bootstrap"
 	"github.com/kuryrctl/kuryrctl/internal/graph"
@@ -101,7 +102,7 @@ func (s *Stack) Design(c Config) *Lab {
 	d.lab.Graph.Add(credential)
 	d.credential = credential
 
-	d.groups = map[Role]*provision.ServerGroup{}
+	d.groups, d.existing = map[Role]*provision.ServerGroup{}, map[string]*provision.SecurityGroup{}
 	for _, role := range []Role{Master, Worker} {
 		if policy := c.of(role).ServerGroupPolicy; policy != "" {
 			group := d.session.ServerGroup(string(role))
@@ -109,6 +110,12 @@ func (s *Stack) Design(c Config) *Lab {
 			group.After(vm.Network)
 			d.lab.Graph.Add(group)
 			d.groups[role] = group
+		}
+	}
+	for _, name := range slices.Concat(c.Masters.SecurityGroups, c.Workers.SecurityGroups) {
+		if d.existing[name] == nil {
+			d.existing[name] = d.session.ExistingGroup(name)
+			d.lab.Graph.Add(d.existing[name])
 		}
 	}
 	for i := range c.Masters.Count {
@@ -153,6 +160,7 @@ type design struct {
 	credential graph.Resource   // of the controller
 	reachable  []graph.Resource // without which no host answers
 	groups     map[Role]*provision.ServerGroup
+	existing   map[string]*provision.SecurityGroup
 }
 
 func (d *design) network(role string, n Network, dhcp bool) *provision.Subnet {
@@ -164,6 +172,10 @@ func (d *design) network(role string, n Network, dhcp bool) *provision.Subnet {
 // node adds a port, for workers its trunk, and the server, in the order that ML2/OVS insists on.
 func (d *design) node(role Role, i int, vm *provision.Subnet, key *provision.KeyPair, groups ...*provision.SecurityGroup) *Node {
 	n := &Node{Name: fmt.Sprintf("%s-%d", role, i), Role: role}
+	declared := d.config.of(role)
+	for _, name := range declared.SecurityGroups {
+		groups = append(groups, d.existing[name])
+	}
 	n.Port = d.session.Port(n.Name, vm, groups...)
 	d.lab.Graph.Add(n.Port)
 	var after []graph.Resource
@@ -173,7 +185,6 @@ func (d *design) node(role Role, i int, vm *provision.Subnet, key *provision.Key
 		after = append(after, n.Trunk)
 	}
 	n.Server = d.session.Server(n.Name, n.Port, key, after...)
-	declared := d.config.of(role)
 	n.Server.Image, n.Server.Flavor, n.Server.Hostname, n.Server.ConfigDrive = d.config.Image, declared.Flavor, n.Name, d.config.ConfigDrive
 	n.Server.Zone, n.Server.Volume = declared.zone(i), provision.RootVolume(declared.RootVolume)
 	if group := d.groups[role]; group != nil {

@@ -205,6 +205,9 @@ func (v *validation) placement(key string, n Nodes) {
 	for i, zone := range n.AvailabilityZones {
 		v.text(fmt.Sprintf("%s.availability_zones[%d]", key, i), zone)
 	}
+	for i, group := range n.SecurityGroups {
+		v.text(fmt.Sprintf("%s.security_groups[%d]", key, i), group)
+	}
 }
 
 // claimForm is that of names of Kubernetes' objects.
