@@ -33,10 +33,34 @@ func (s *Session) Image(ctx context.Context, name string) (images.Image, error) 
 	}
 	found, err := choose("image", name, s.lookups.images, func(i images.Image) (string, string) { return i.Name, i.ID })
 	var none *NotThere
-	if errors.As(err, &none) && strings.Contains(name, "=") {
+	switch {
+	case !errors.As(err, &none):
+		return found, err
+	case strings.Contains(name, "="):
 		return newest(s.lookups.images, name)
 	}
-	return found, err
+	return s.unlisted(ctx, name, err)
+}
+
+// unlisted is the image with this id where Glance has it and does not list it, be it hidden or another project's for the community; else absent.
+func (s *Session) unlisted(ctx context.Context, id string, absent error) (images.Image, error) {
+	_, err := s.lookups.once(ctx, "unlisted image", func(ctx context.Context) (string, error) {
+		client, err := s.Cloud.Image()
+		if err != nil {
+			return "", err
+		}
+		_, err = client.Get(ctx, client.ServiceURL("images", url.PathEscape(id)), &s.lookups.unlisted, nil)
+		return "", err
+	})
+	switch {
+	case openstack.IsNotFound(err):
+		return images.Image{}, absent
+	case err != nil:
+		return images.Image{}, openstack.Wrap(err, "finding image %s", id)
+	case s.lookups.unlisted.Status != images.ImageStatusActive:
+		return images.Image{}, absent
+	}
+	return s.lookups.unlisted, nil
 }
 
 // newest is the newest image with the properties KEY=VALUE,...

@@ -169,6 +169,7 @@ type lookups struct {
 	done      map[string]lookup
 	flavors   []flavors.Flavor
 	images    []images.Image
+	unlisted  images.Image // there is one image to a stack
 	externals []networks.Network
 	groups    []groups.SecGroup
 }

@@ -92,6 +92,18 @@ func TestACloudAsItIsIsUsedOrRefusedBeforeAnythingIsMade(t *testing.T) {
 			declare: func(_ *testing.T, lab *labtest.Lab, c *stack.Config) {
 				c.Image = lab.Copy("image", "debian-13", "debian")
 			}},
+		"an image that is hidden, by id": {declare: func(_ *testing.T, lab *labtest.Lab, c *stack.Config) {
+			c.Image = lab.Copy("image", "debian-13", "debian-13 of last month")
+			lab.Set("image", c.Image, "os_hidden", true)
+		}},
+		"an image of the community, by id": {declare: func(_ *testing.T, lab *labtest.Lab, c *stack.Config) {
+			c.Image = lab.Copy("image", "debian-13", "debian")
+			lab.Set("image", c.Image, "visibility", "community")
+		}},
+		"an image that is not active, by id": {declare: func(_ *testing.T, lab *labtest.Lab, c *stack.Config) {
+			c.Image = lab.Copy("image", "debian-13", "debian")
+			lab.Set("image", c.Image, "status", "deactivated")
+		}, refused: []string{"the project sees none of that name"}},
 		"more images than on a page": {plant: func(lab *labtest.Lab) {
 			for i := range 60 {
 				lab.Copy("image", "debian-13", fmt.Sprint("image-", i))

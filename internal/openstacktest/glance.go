@@ -30,7 +30,12 @@ type image struct {
 }
 
 func (i *image) sees(q *call) bool {
-	return i.Visibility == "public" || i.Owner == q.who.ProjectID || q.admin()
+	return i.Visibility == "public" || i.Visibility == "community" || i.Owner == q.who.ProjectID || q.admin()
+}
+
+// listed leaves out what has to be asked for by id.
+func (i *image) listed(q *call) bool {
+	return i.sees(q) && !i.Hidden && (i.Visibility != "community" || i.Owner == q.who.ProjectID)
 }
 
 func (c *Cloud) seedImages() {
@@ -52,7 +57,7 @@ func (c *Cloud) imageRoutes() {
 	}})
 	c.on("GET", prefixImage, "/v2/images", route{do: func(q *call) (any, error) {
 		q.pagesOf(25)
-		v, err := list(q, "images", "Image", q.images.where(func(i *image) bool { return i.sees(q) }), glance)
+		v, err := list(q, "images", "Image", q.images.where(func(i *image) bool { return i.listed(q) }), glance)
 		if m, ok := v.(map[string]any); ok {
 			m["first"], m["schema"] = "/v2/images", "/v2/schemas/images"
 			if links, ok := m["images_links"].([]link); ok {
