@@ -2,6 +2,7 @@ package openstacktest
 
 import (
 	"net/http"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -56,13 +57,13 @@ const (
 // "POST /v2.0/trunks"; path segments may be patterns ("PUT /v2.0/trunks/*/add_subports",
 // see path.Match) and the method may be "*". A negative times has no end.
 func (c *Cloud) Fail(match string, times, status int, body string, header http.Header) {
-	c.addFault(fault{match: match, times: times, answer: &canned{status, body, header}})
+	c.addFault(fault{match, times, Mishap{Status: status, Body: body, Header: header}})
 }
 
 // Drop breaks the connection of the next requests that match, times of them,
 // before or after they were served. Matching is as in Fail.
 func (c *Cloud) Drop(match string, times int, when When) {
-	c.addFault(fault{match: match, times: times, when: when})
+	c.addFault(fault{match, times, Mishap{Applied: when == AfterWrite}})
 }
 
 // CutAfter lets n more writes through (with the reads between them) and breaks
@@ -81,7 +82,33 @@ func (c *Cloud) CutReply(n int) {
 	c.faults.cutAfter, c.faults.cutReply, c.faults.writes = -1, n, 0
 }
 
-// Heal ends every fault: cuts, and what is left of Fail and Drop.
+// Sent is a request as it was sent.
+type Sent struct {
+	Request
+	URL    *url.URL
+	Header http.Header
+	Body   []byte
+}
+
+// Mishap is what befalls a request in the place of the answer that it would have had.
+type Mishap struct {
+	Applied bool // the request was served, and the client does not know
+	Hang    bool // there is no answer for as long as the client waits
+
+	Status int // of the answer; 0 breaks the connection
+	Body   string
+	Header http.Header
+}
+
+// Judge asks f about every request that no other fault befalls, a login included, until Heal; nil lets it pass. The cloud is locked
+// meanwhile: f must not call it.
+func (c *Cloud) Judge(f func(Sent) *Mishap) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults.each = f
+}
+
+// Heal ends every fault: cuts, what is left of Fail and Drop, and Judge.
 func (c *Cloud) Heal() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,17 +125,10 @@ func (c *Cloud) addFault(f fault) {
 	c.faults.list = append(c.faults.list, &f)
 }
 
-type canned struct {
-	status int
-	body   string
-	header http.Header
-}
-
 type fault struct {
-	match  string
-	times  int
-	answer *canned // nil drops the connection
-	when   When
+	match string
+	times int
+	Mishap
 }
 
 func (f *fault) matches(method, short, full string) bool {
@@ -126,6 +146,7 @@ func (f *fault) matches(method, short, full string) bool {
 
 type faults struct {
 	list     []*fault
+	each     func(Sent) *Mishap
 	cutAfter int // -1 when off
 	cutReply int // -1 when off
 	writes   int // seen since the cut was set
@@ -133,33 +154,24 @@ type faults struct {
 
 func (f *faults) heal() { *f = faults{cutAfter: -1, cutReply: -1} }
 
-// verdict is what happens to one request.
-type verdict struct {
-	dropBefore, dropAfter bool
-	answer                *canned
-}
-
-func (f *faults) judge(method, short, full string, write bool) verdict {
-	if f.cutAfter >= 0 && f.writes >= f.cutAfter {
-		return verdict{dropBefore: true}
+// judge is what befalls one request, or nil.
+func (f *faults) judge(s Sent) *Mishap {
+	if f.cutAfter >= 0 && f.writes >= f.cutAfter || f.cutReply >= 0 && f.writes >= f.cutReply {
+		return &Mishap{}
 	}
-	if f.cutReply >= 0 && f.writes >= f.cutReply {
-		return verdict{dropBefore: true}
-	}
+	write := s.write() && !s.auth
 	if write {
 		f.writes++
 	}
-	var v verdict
-	for _, x := range f.list {
-		if x.times == 0 || !x.matches(method, short, full) {
-			continue
-		}
-		x.times--
-		v = verdict{answer: x.answer, dropBefore: x.answer == nil && x.when == BeforeWrite, dropAfter: x.answer == nil && x.when == AfterWrite}
-		break
+	var m *Mishap
+	if i := slices.IndexFunc(f.list, func(x *fault) bool { return x.times != 0 && x.matches(s.Method, s.Path, s.URL.Path) }); i >= 0 {
+		f.list[i].times--
+		m = &f.list[i].Mishap
+	} else if f.each != nil {
+		m = f.each(s)
 	}
 	if write && f.cutReply >= 0 && f.writes == f.cutReply {
-		v.dropAfter = true
+		return &Mishap{Applied: m == nil || m.Applied}
 	}
-	return v
+	return m
 }

@@ -1,6 +1,8 @@
 package openstacktest_test
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -162,5 +164,38 @@ func TestLatencyIsPaidInParallel(t *testing.T) {
 	}
 	if took := time.Since(start); took < latency || took > 8*latency {
 		t.Errorf("eight requests took %v", took)
+	}
+}
+
+func TestJudgeDecidesAboutEachRequest(t *testing.T) {
+	c := openstacktest.New(t)
+	k := connect(t, c, "fake")
+	var sent []string
+	c.Judge(func(s openstacktest.Sent) *openstacktest.Mishap {
+		sent = append(sent, s.Method+" "+s.Path+"?"+s.URL.RawQuery+" "+string(s.Body))
+		switch {
+		case s.Method != "POST":
+			return nil
+		case strings.Contains(string(s.Body), "lost"):
+			return &openstacktest.Mishap{Status: 502, Body: "<html>gone</html>", Applied: true}
+		}
+		return &openstacktest.Mishap{Hang: true}
+	})
+	if err := k.create("lost"); !gophercloud.ResponseCodeIs(err, 502) || !strings.Contains(err.Error(), "gone") {
+		t.Errorf("got %v", err)
+	}
+	if got := k.ids("networks", "name=lost"); len(got) != 1 {
+		t.Errorf("%d networks were made", len(got))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := networks.Create(ctx, k.network, networks.CreateOpts{Name: "hung"}).Extract(); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	c.Heal()
+	must(t, k.create("n"))
+	want := []string{`POST /v2.0/networks? {"network":{"name":"lost"}}`, "GET /v2.0/networks?name=lost ", `POST /v2.0/networks? {"network":{"name":"hung"}}`}
+	if !slices.Equal(sent, want) {
+		t.Errorf("it was asked about %q", sent)
 	}
 }

@@ -92,10 +92,11 @@ func (c *Cloud) handle(rt route) http.HandlerFunc {
 		}
 		_, path := split(r.URL.Path)
 		q := &call{Cloud: c, Request: r, route: rt, path: path, body: body, header: http.Header{}}
-		c.mu.Lock()
-		status, answer, drop := q.run()
-		c.mu.Unlock()
-		if drop {
+		status, answer, hang := q.run()
+		if hang {
+			<-r.Context().Done()
+		}
+		if status == 0 {
 			sever(w)
 			return
 		}
@@ -109,16 +110,13 @@ func (c *Cloud) handle(rt route) http.HandlerFunc {
 	}
 }
 
-// run decides the answer with the Cloud locked. drop means the connection is to
-// be closed without one.
-func (q *call) run() (status int, answer []byte, drop bool) {
-	write := q.Method != http.MethodGet && q.Method != http.MethodHead
-	auth := q.Method == http.MethodPost && q.path == "/v3/auth/tokens"
-	entry := Request{Service: q.route.service, Method: q.Method, Path: q.path, auth: auth}
+// run locks the Cloud and decides the answer. Status 0 means the connection is to be closed without one; hang, not before the client is gone.
+func (q *call) run() (status int, answer []byte, hang bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	entry := Request{Service: q.route.service, Method: q.Method, Path: q.path, auth: q.Method == http.MethodPost && q.path == "/v3/auth/tokens"}
 	defer func() {
-		if !drop {
-			entry.Status = status
-		}
+		entry.Status = status
 		q.log = append(q.log, entry)
 	}()
 	id := "req-" + q.newID()
@@ -126,21 +124,22 @@ func (q *call) run() (status int, answer []byte, drop bool) {
 	q.header.Set("Content-Type", "application/json")
 	q.header.Set("Date", time.Now().Add(q.knobs.clock).UTC().Format(http.TimeFormat))
 
-	v := q.faults.judge(q.Method, q.path, q.URL.Path, write && !auth)
-	if v.dropBefore {
-		return 0, nil, true
+	m := q.faults.judge(Sent{entry, q.URL, q.Header, q.body})
+	if m == nil || m.Applied {
+		status, answer = q.serve()
 	}
-	if v.answer != nil {
-		for k, vs := range v.answer.header {
+	if m == nil {
+		return status, answer, false
+	}
+	if m.Status != 0 {
+		for k, vs := range m.Header {
 			q.header[http.CanonicalHeaderKey(k)] = vs
 		}
-		if !strings.HasPrefix(v.answer.body, "{") && v.answer.header.Get("Content-Type") == "" {
+		if !strings.HasPrefix(m.Body, "{") && m.Header.Get("Content-Type") == "" {
 			q.header.Set("Content-Type", "text/html")
 		}
-		return v.answer.status, []byte(v.answer.body), v.dropAfter
 	}
-	status, answer = q.serve()
-	return status, answer, v.dropAfter
+	return m.Status, []byte(m.Body), m.Hang
 }
 
 // serve checks the token and runs the handler.
