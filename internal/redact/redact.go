@@ -7,10 +7,14 @@ package redact
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"html"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // Mark stands where a secret was.
@@ -36,8 +40,8 @@ const minSecret = 3
 // Values replaces secrets that are known in the body of a reply. JSON is searched decoded, since each language escapes in a way of its own.
 func Values(body []byte, secrets []string) []byte {
 	clean := scrubber(secrets)
-	var v any
-	if json.Unmarshal(body, &v) != nil {
+	v, ok := decoded(body)
+	if !ok {
 		return []byte(clean.Replace(string(body)))
 	}
 	var out bytes.Buffer
@@ -49,36 +53,82 @@ func Values(body []byte, secrets []string) []byte {
 	return out.Bytes()
 }
 
+// decoded is a text that is JSON and nothing else, with its numbers as they are written.
+func decoded(text []byte) (v any, ok bool) {
+	if !json.Valid(text) {
+		return nil, false
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	return v, d.Decode(&v) == nil
+}
+
 func scrubValue(v any, clean *strings.Replacer) any {
 	switch v := v.(type) {
 	case string:
 		return clean.Replace(v)
+	case json.Number: // a passcode may be one
+		return scrubNumber(v, clean)
 	case []any:
 		for i := range v {
 			v[i] = scrubValue(v[i], clean)
 		}
 	case map[string]any:
+		out := map[string]any{}
 		for key := range v {
-			v[key] = scrubValue(v[key], clean)
+			out[clean.Replace(key)] = scrubValue(v[key], clean)
 		}
+		return out
 	}
 	return v
 }
 
-// scrubber knows the secrets as they are, as JSON quotes them (with and without HTML in mind), and as a query has them.
+func scrubNumber(n json.Number, clean *strings.Replacer) any {
+	if s := clean.Replace(n.String()); s != n.String() {
+		return s
+	}
+	return n
+}
+
+// scrubber knows the secrets as they are and as they are quoted: by JSON (with HTML in mind or not, and in ASCII alone) and Python, and what came
+// of that by JSON once more, in a web page, in a query and in a path.
 func scrubber(secrets []string) *strings.Replacer {
 	secrets = slices.Clone(secrets)
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // one may be the beginning of another
 	var pairs []string
+	known := map[string]bool{}
 	for _, s := range secrets {
 		if len(s) < minSecret {
 			continue
 		}
-		for _, form := range []string{s, quoted(s, false), quoted(s, true), url.QueryEscape(s)} {
-			pairs = append(pairs, form, Mark)
+		plain := quoted(s, false)
+		for _, said := range []string{s, plain, quoted(s, true), ascii(plain), pythonic.Replace(s)} {
+			for _, form := range []string{said, quoted(said, false), html.EscapeString(said), paged.Replace(said), url.QueryEscape(said), url.PathEscape(said)} {
+				if !known[form] {
+					known[form], pairs = true, append(pairs, form, Mark)
+				}
+			}
 		}
 	}
 	return strings.NewReplacer(pairs...)
+}
+
+var (
+	pythonic = strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\n", `\n`)                                     // repr of what has both kinds of quotes
+	paged    = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "'", "&#x27;") // html.escape of Python; Go's names quotes by numbers
+)
+
+// ascii writes what is not ASCII as JSON may.
+func ascii(s string) string {
+	var out strings.Builder
+	for _, u := range utf16.Encode([]rune(s)) {
+		if u < utf8.RuneSelf {
+			out.WriteByte(byte(u))
+		} else {
+			fmt.Fprintf(&out, `\u%04x`, u)
+		}
+	}
+	return out.String()
 }
 
 // quoted is s as JSON writes it, without the quotes around it.
@@ -125,10 +175,7 @@ var forms = []form{
 // below data of a Kubernetes Secret, what has a secret's name, and every string as a text of its own.
 func Text(text []byte, known ...string) []byte {
 	clean := scrubber(known)
-	var v any
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	if err := d.Decode(&v); err == nil && !d.More() {
+	if v, ok := decoded(text); ok {
 		if _, whole := v.(json.Number); !whole {
 			var out bytes.Buffer
 			enc := json.NewEncoder(&out)
@@ -219,23 +266,28 @@ func mask(v any, clean *strings.Replacer) any {
 	switch v := v.(type) {
 	case string:
 		return maskString(v, clean)
+	case json.Number:
+		return scrubNumber(v, clean)
 	case []any:
 		for i := range v {
 			v[i] = mask(v[i], clean)
 		}
 	case map[string]any:
 		name, _ := v["name"].(string)
+		out := map[string]any{}
 		for key, item := range v {
 			_, leaf := item.(string)
+			shown := clean.Replace(key)
 			switch {
 			case leaf && Name(key), leaf && key == "value" && Name(name): // the latter is an environment
-				v[key] = Mark
+				out[shown] = Mark
 			case v["kind"] == "Secret" && (key == "data" || key == "stringData"):
-				v[key] = Mark
+				out[shown] = Mark
 			default:
-				v[key] = mask(item, clean)
+				out[shown] = mask(item, clean)
 			}
 		}
+		return out
 	}
 	return v
 }

@@ -2,8 +2,13 @@ package redact_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"html"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/kuryrctl/kuryrctl/internal/redact"
 )
@@ -71,4 +76,87 @@ func TestWhatIsNoSecretStays(t *testing.T) {
 	if err := json.Unmarshal(redact.Text([]byte(`{"id": "1", "n": 12345678901234567890, "token": "x", "name": "demo/worker-0"}`)), &v); err != nil || v["name"] != "demo/worker-0" || v["token"] != redact.Mark {
 		t.Errorf("%v, %v", v, err)
 	}
+}
+
+// quotes are the ways in which those who are sent a secret quote it.
+var quotes = map[string]func(string) string{
+	"as it is": func(s string) string { return s },
+	"JSON": func(s string) string {
+		return asJSON(map[string]any{"error": map[string]any{"message": "not " + s, s: 1, "all": []any{s}}})
+	},
+	"JSON, as text": func(s string) string {
+		return asJSON(map[string]any{"message": "got " + asJSON(map[string]any{"name": s}) + " in " + asJSON(s)})
+	},
+	"JSON in ASCII": func(s string) string { return "got " + strconv.QuoteToASCII(s) },
+	"JSON, not HTML": func(s string) string {
+		return strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(asJSON(s)) + " it was"
+	},
+	"HTML": func(s string) string { return "<p>" + html.EscapeString(s) + "</p>" },
+	"Python's HTML": func(s string) string {
+		return "<p>" + strings.ReplaceAll(strings.ReplaceAll(html.EscapeString(s), "&#34;", "&quot;"), "&#39;", "&#x27;")
+	},
+	"a query": func(s string) string { return "GET /x?q=" + url.QueryEscape(s) + "&y=1" },
+	"a path":  func(s string) string { return "GET /x/" + url.PathEscape(s) + "/y" },
+}
+
+func asJSON(v any) string {
+	out, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(out)
+}
+
+// texts are all texts in what may be JSON: a secret need not be written as it is.
+func texts(out []byte) []string {
+	var v any
+	if json.Unmarshal(out, &v) != nil {
+		return []string{string(out)}
+	}
+	var all []string
+	var walk func(v any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, x := range v {
+				walk(x)
+			}
+		case map[string]any:
+			for key, x := range v {
+				all = append(all, key)
+				walk(x)
+			}
+		default:
+			all = append(all, fmt.Sprint(v))
+		}
+	}
+	walk(v)
+	return all
+}
+
+// FuzzKnown: a secret that is known is in nothing that was masked, whoever quoted it, and however.
+func FuzzKnown(f *testing.F) {
+	for _, secret := range []string{"hunter2", `a"b\c`, "<&>'\"", "geheimß", "пароль", "a b%20+c", "123456", "-1.5e3", "tab\tand\nline", "\U0001f511key", "{}", "&amp;", "://x:y@z"} {
+		f.Add(secret, "")
+		f.Add(secret, "some: ")
+	}
+	f.Fuzz(func(t *testing.T, secret, around string) {
+		// A mark has brackets and a word of its own, and what is not text is not sent.
+		if utf8.RuneCountInString(secret) < 3 || !utf8.ValidString(secret+around) || strings.ContainsAny(secret, "[]\x00\x7f") || strings.Contains(redact.Mark, secret) {
+			return
+		}
+		for how, quote := range quotes {
+			text := quote(secret)
+			if !strings.HasPrefix(text, "{") {
+				text = around + text + around
+			}
+			for name, out := range map[string][]byte{"Values": redact.Values([]byte(text), []string{secret}), "Text": redact.Text([]byte(text), secret)} {
+				for _, x := range texts(out) {
+					if strings.Contains(x, secret) || strings.HasPrefix(text, "{") && strings.Contains(x, strings.Trim(asJSON(secret), `"`)) {
+						t.Fatalf("%s of %s, %q, leaves %q", name, how, text, out)
+					}
+				}
+			}
+		}
+	})
 }
