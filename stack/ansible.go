@@ -140,11 +140,7 @@ func (s *Stack) keepKnownHosts() (path string, err error) {
 	if was, err := os.ReadFile(path); err == nil && string(was) == b.String() {
 		return path, nil
 	}
-	err = os.WriteFile(path+".new", []byte(b.String()), 0o600)
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	if err := s.local.keep(path, []byte(b.String())); err != nil {
 		return "", fmt.Errorf("writing the pinned host keys for ssh: %w", err)
 	}
 	return path, nil

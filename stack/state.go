@@ -76,6 +76,30 @@ var (
 	ErrNoKubeconfig = errors.New("there is no kubeconfig on this machine for stack")
 )
 
+// keep replaces a file by one that nobody else can read, whole or not at all: a crash leaves what there was, or what there is to be.
+func (l local) keep(path string, text []byte) (err error) {
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(l.dir, "."+filepath.Base(path)+".*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // where it is still there
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(l.dir) // a rename lives in the directory
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
 func (l local) keyPath() string { return filepath.Join(l.dir, keyFile) }
 
 // hasKey reports whether the stack's private key is here.
@@ -147,17 +171,13 @@ func (l local) hasCredential(id string) bool {
 
 func (l local) keepCredential(id, secret string) error {
 	text, err := json.Marshal(credential{id, secret})
+	if err == nil {
+		err = l.keep(l.credentialPath(), text)
+	}
 	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return fmt.Errorf("keeping the application credential: %w", err)
 	}
-	temporary := l.credentialPath() + ".new"
-	if err := os.WriteFile(temporary, text, 0o600); err != nil {
-		return fmt.Errorf("keeping the application credential: %w", err)
-	}
-	return os.Rename(temporary, l.credentialPath())
+	return nil
 }
 
 func (l local) logPath(node string) string { return filepath.Join(l.dir, "logs", node+".log") }
@@ -201,7 +221,7 @@ func (l local) keepBundle(path string) error {
 	if l.knownBundle() == path {
 		return nil
 	}
-	if err := os.WriteFile(l.bundlePath(), []byte(path+"\n"), 0o600); err != nil {
+	if err := l.keep(l.bundlePath(), []byte(path+"\n")); err != nil {
 		return fmt.Errorf("remembering the bundle: %w", err)
 	}
 	return nil
@@ -212,17 +232,13 @@ func (l local) declarationPath() string { return filepath.Join(l.dir, declaratio
 // keepDeclaration remembers what the stack was last declared to be, for verbs that change one thing about it.
 func (l local) keepDeclaration(c Config) error {
 	text, err := yaml.Marshal(c)
+	if err == nil {
+		err = l.keep(l.declarationPath(), text)
+	}
 	if err != nil {
 		return fmt.Errorf("keeping the declaration: %w", err)
 	}
-	if err := os.MkdirAll(l.dir, 0o700); err != nil {
-		return fmt.Errorf("keeping the declaration: %w", err)
-	}
-	temporary := l.declarationPath() + ".new"
-	if err := os.WriteFile(temporary, text, 0o600); err != nil {
-		return fmt.Errorf("keeping the declaration: %w", err)
-	}
-	return os.Rename(temporary, l.declarationPath())
+	return nil
 }
 
 func (l local) namesPath() string { return filepath.Join(l.dir, "names.yaml") }
@@ -254,13 +270,7 @@ func (l local) knownNames() (*namesPlace, error) {
 func (l local) keepNames(p namesPlace) error {
 	text, err := yaml.Marshal(p)
 	if err == nil {
-		err = os.MkdirAll(l.dir, 0o700)
-	}
-	if err == nil {
-		err = os.WriteFile(l.namesPath()+".new", text, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(l.namesPath()+".new", l.namesPath())
+		err = l.keep(l.namesPath(), text)
 	}
 	if err != nil {
 		return fmt.Errorf("remembering where the names are: %w", err)
