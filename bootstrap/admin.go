@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"time"
@@ -80,4 +81,21 @@ func keep(path string, content []byte) error {
 		return fmt.Errorf("keeping %s: %w", path, err)
 	}
 	return nil
+}
+
+// private reads a secret of this machine. As ssh does of keys, it refuses one that others can read: it is none.
+func private(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat() // of the open file: the name may be swapped between two calls
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("%s: mode %04o lets others read it; run chmod 600 %s", path, mode, path)
+	}
+	return io.ReadAll(f)
 }

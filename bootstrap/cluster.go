@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -89,7 +88,7 @@ func (c *Cluster) API() (*cluster.Cluster, error) {
 	if c.api != nil {
 		return c.api, nil
 	}
-	config, err := os.ReadFile(c.Kubeconfig)
+	config, err := private(c.Kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("reading the stack's kubeconfig: %w", err)
 	}

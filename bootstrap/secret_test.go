@@ -82,3 +82,16 @@ func TestNoSecretIsSeen(t *testing.T) {
 		t.Errorf("the kubeconfig here: %v, %v", info.Mode(), err)
 	}
 }
+
+func TestAKubeconfigThatOthersCanReadIsRefused(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, sshtest.Debian13, 1, 0)
+	l.up()
+	path := filepath.Join(l.dir, "kubeconfig")
+	l.must(os.Chmod(path, 0o640))
+	if r := l.run(t.Context()); r.err == nil || !strings.Contains(r.err.Error(), "mode 0640 lets others read it; run chmod 600 "+path) {
+		t.Errorf("got %v", r.err)
+	}
+	l.must(os.Chmod(path, 0o600))
+	l.up()
+}
