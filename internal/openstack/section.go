@@ -2,6 +2,7 @@ package openstack
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -21,11 +22,39 @@ func parse(data []byte) (section, error) {
 	if doc.Kind == 0 {
 		return nil, nil
 	}
+	left := maxNodes
+	if err := count(&doc, map[*yaml.Node]bool{}, &left); err != nil {
+		return nil, err
+	}
 	root, ok := plain(&doc).(section)
 	if !ok {
 		return nil, errors.New("it is not a mapping with a key \"clouds\"")
 	}
 	return root, nil
+}
+
+// maxNodes bounds a file with its aliases resolved: a few of them that name each other can stand for more than there is memory.
+const maxNodes = 1 << 18
+
+// count fails where plain would not end, or not soon. Within are the nodes that n is in.
+func count(n *yaml.Node, within map[*yaml.Node]bool, left *int) error {
+	if *left--; *left < 0 {
+		return fmt.Errorf("with its aliases resolved it has more than %d values", maxNodes)
+	}
+	if within[n] {
+		return fmt.Errorf("line %d: &%s contains itself", n.Line, n.Anchor)
+	}
+	within[n] = true
+	defer delete(within, n)
+	if n.Alias != nil {
+		return count(n.Alias, within, left)
+	}
+	for _, item := range n.Content {
+		if err := count(item, within, left); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // plain turns a node into strings, sections and lists, with aliases and merge keys ("<<: *base") resolved.
