@@ -65,7 +65,7 @@ func (c *Cluster) initConfig(ctx context.Context, n *Node, client *ssh.Client, e
 	}
 	d := templates.KubeadmInitData{
 		Node: registration, Cluster: c.Name, Version: r.Version, Endpoint: c.Endpoint, APIPort: apiPort, SANs: []string{c.Public().String()},
-		ServiceCIDR: c.ServiceCIDR, ClusterDNS: clusterDNS(c.ServiceCIDR), DNSDomain: c.DNSDomain, EtcdTag: tag(image), Token: throwAwayToken(),
+		ServiceCIDR: c.ServiceCIDR, ClusterDNS: DNSAddress(c.ServiceCIDR), DNSDomain: c.DNSDomain, EtcdTag: tag(image), Token: throwAwayToken(),
 	}
 	for _, e := range etcd {
 		d.EtcdEndpoints = append(d.EtcdEndpoints, "https://"+netip.AddrPortFrom(e.Address(), etcdPort).String())
@@ -81,8 +81,8 @@ func (c *Cluster) registration(ctx context.Context, n *Node, client *ssh.Client)
 	return templates.Registration{Name: n.Name, Address: n.Address(), Ignore: f.ignored()}, nil
 }
 
-// clusterDNS is the tenth address of the services, as everywhere.
-func clusterDNS(services netip.Prefix) netip.Addr {
+// DNSAddress is the ClusterIP of the cluster's DNS, the tenth address of the services, as everywhere.
+func DNSAddress(services netip.Prefix) netip.Addr {
 	a := services.Masked().Addr()
 	for range 10 {
 		a = a.Next()

@@ -45,7 +45,7 @@ func (c *Cluster) DNS(first *Node, needs ...graph.Resource) graph.Resource {
 			return nil, nil, err
 		}
 		forward := strings.TrimSpace(resolvers) != "" && strings.TrimSpace(resolvers) != "0"
-		manifest, err := templates.KuryrDNS(templates.DNS{Image: image, Domain: c.DNSDomain, Address: clusterDNS(c.ServiceCIDR), Forward: forward})
+		manifest, err := templates.KuryrDNS(templates.DNS{Image: image, Domain: c.DNSDomain, Address: DNSAddress(c.ServiceCIDR), Forward: forward})
 		return manifest, nil, err
 	}
 	return c.install(a, first, needs...)

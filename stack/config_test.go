@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/kuryrctl/kuryrctl/bootstrap"
 	"github.com/kuryrctl/kuryrctl/stack"
 )
 
@@ -92,6 +93,7 @@ func TestValidateRefusesWhatCannotWork(t *testing.T) {
 		"a zone's host":           {"dns: {zone: {directory: /zones, host: ns.example.org}}", "neither USER@HOST"},
 		"a host unproven":         {"dns: {zone: {directory: /zones, host: root@ns.example.org}}", "needs dns.zone.host_key"},
 		"no claim's name":         {"registry: {claim: 'No Claim'}", "registry.claim \"No Claim\" is no name"},
+		"VIP of the DNS":          {"networks: {service: {api_vip: 172.30.0.10}}", "api_vip 172.30.0.10 is the address of the cluster's DNS"},
 		"VIP of the registry":     {"networks: {service: {api_vip: 172.30.0.20}}", "api_vip 172.30.0.20 is the registry's address"},
 		"no routers":              {"router: {replicas: 0}", "router.replicas is 0: it must be 1 to 20, or router.enabled false"},
 		"more routers than ports": {"workers: {count: 1}\nrouter: {replicas: 2, host_network: true}", "router.replicas is 2"},
@@ -174,6 +176,65 @@ func FuzzDecode(f *testing.F) {
 		c := stack.Defaults()
 		if c.Decode(strings.NewReader(text), "lab.yaml") == nil {
 			_ = c.Validate() // whatever it says, it does not panic
+		}
+	})
+}
+
+// FuzzNetworks: of networks that are accepted, no two hand out the same address, and everything is where it is said to be.
+func FuzzNetworks(f *testing.F) {
+	f.Add(uint32(0x0a0b0000), 24, uint32(0x0a0a0000), 16, uint32(0xac1e0000), 16, uint32(0), uint32(0))
+	f.Add(uint32(0x0a000000), 28, uint32(0x0b000000), 26, uint32(0xac1e0000), 26, uint32(0), uint32(0xac1e0001))
+	f.Add(uint32(0x0a000000), 8, uint32(0x0b000000), 8, uint32(0xff000000), 8, uint32(0xfffffffe), uint32(0xff000001))
+	f.Add(uint32(0), 8, uint32(0x0b000000), 8, uint32(0x0c000000), 26, uint32(0), uint32(0x0c00000a))
+	f.Fuzz(func(t *testing.T, vm uint32, vmBits int, pod uint32, podBits int, service uint32, serviceBits int, gateway, vip uint32) {
+		at := func(a uint32) netip.Addr {
+			return netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)})
+		}
+		number := func(a netip.Addr) uint64 {
+			b := a.As4()
+			return uint64(b[0])<<24 | uint64(b[1])<<16 | uint64(b[2])<<8 | uint64(b[3])
+		}
+		c := stack.Defaults()
+		n := &c.Networks
+		n.VM.CIDR.Prefix, n.Pod.CIDR.Prefix, n.Service.CIDR.Prefix = netip.PrefixFrom(at(vm), vmBits), netip.PrefixFrom(at(pod), podBits), netip.PrefixFrom(at(service), serviceBits)
+		if gateway != 0 {
+			n.Service.Gateway.Addr = at(gateway)
+		}
+		if vip != 0 {
+			n.Service.APIVIP.Addr = at(vip)
+		}
+		if c.Validate() != nil {
+			return
+		}
+		s, pool, ips := n.Service, n.Service.Pool(), n.Service.ClusterIPs()
+		first := number(s.CIDR.Addr())
+		half := uint64(1) << (31 - s.CIDR.Bits())
+		if number(ips.Addr()) != first || uint64(1)<<(32-ips.Bits()) != half {
+			t.Errorf("%s has ClusterIPs %s", s.CIDR, ips)
+		}
+		if number(pool[0]) <= first+half || number(pool[1]) < number(pool[0]) || number(pool[1])+1 != number(s.Gateway.Addr) || number(s.Gateway.Addr) != first+2*half-2 {
+			t.Errorf("%s has pool %v and gateway %s", s.CIDR, pool, s.Gateway)
+		}
+		if v := number(s.APIVIP.Addr); v <= first || v >= first+half-1 {
+			t.Errorf("%s has VIP %s", s.CIDR, s.APIVIP)
+		}
+		all := []netip.Prefix{n.VM.CIDR.Prefix, n.Pod.CIDR.Prefix, s.CIDR.Prefix}
+		for i, x := range all {
+			for _, y := range all[:i] {
+				if x.Overlaps(y) {
+					t.Errorf("%s overlaps %s", x, y)
+				}
+			}
+		}
+		for _, x := range []stack.Network{n.VM, n.Pod} {
+			if g := number(x.Gateway.Addr); !x.CIDR.Contains(x.Gateway.Addr) || g == number(x.CIDR.Addr()) || g == number(x.CIDR.Addr())+1<<(32-x.CIDR.Bits())-1 {
+				t.Errorf("%s has gateway %s", x.CIDR, x.Gateway)
+			}
+		}
+		for _, taken := range []netip.Addr{bootstrap.RegistryAddress(ips), bootstrap.DNSAddress(ips)} {
+			if !ips.Contains(taken) || taken == s.APIVIP.Addr {
+				t.Errorf("%s is taken, of %s with VIP %s", taken, ips, s.APIVIP)
+			}
 		}
 	})
 }

@@ -224,8 +224,14 @@ func (v *validation) addons(c *Config) {
 		v.bad("router.replicas is %d: on the network of %d workers there is a port for each worker's one", c.Router.Replicas, c.Workers.Count)
 	}
 	services := c.Networks.Service
-	if c.Registry.Enabled && services.CIDR.IsValid() && services.APIVIP.IsValid() && services.APIVIP.Addr == bootstrap.RegistryAddress(services.ClusterIPs()) {
+	if !services.CIDR.IsValid() || !services.APIVIP.IsValid() {
+		return
+	}
+	switch ips := services.ClusterIPs(); {
+	case c.Registry.Enabled && services.APIVIP.Addr == bootstrap.RegistryAddress(ips):
 		v.bad("networks.service.api_vip %s is the registry's address: use another one", services.APIVIP)
+	case c.Kubernetes.DNS && services.APIVIP.Addr == bootstrap.DNSAddress(ips):
+		v.bad("networks.service.api_vip %s is the address of the cluster's DNS: use another one", services.APIVIP)
 	}
 }
 
