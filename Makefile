@@ -92,7 +92,11 @@ reference: ## write docs/reference anew from the commands
 
 fuzz: ## each fuzz target for half a minute
 	$(GO) test ./stack -run '^$$' -fuzz FuzzDecode -fuzztime 30s
+	$(GO) test ./stack -run '^$$' -fuzz FuzzNetworks -fuzztime 30s
+	$(GO) test ./internal/openstack -run '^$$' -fuzz FuzzClouds -fuzztime 30s
+	$(GO) test ./internal/redact -run '^$$' -fuzz FuzzKnown -fuzztime 30s
 	$(GO) test ./bootstrap/ssh -run '^$$' -fuzz FuzzLoadPins -fuzztime 30s
+	$(GO) test ./bootstrap/ssh -run '^$$' -fuzz FuzzHostKey -fuzztime 30s
 	$(GO) test ./nodeagent/cni -run '^$$' -fuzz FuzzConf -fuzztime 30s
 	$(GO) test ./nodeagent/cni -run '^$$' -fuzz FuzzArgs -fuzztime 30s
 	$(GO) test ./nodeagent/daemon -run '^$$' -fuzz FuzzJournal -fuzztime 30s

@@ -257,3 +257,36 @@ func nodesIn(content string) map[string]bool {
 	}
 	return words
 }
+
+// FuzzHostKey: a line that a host says is its key is pinned only if it is one key of our type, which is then found as it was.
+func FuzzHostKey(f *testing.F) {
+	key := hostKey(f)
+	for _, line := range []string{key, key + " root@host", "  " + key, key + "\n" + key, `from="*" ` + key, "# " + key, "@revoked * " + key, key[:len(key)-1], "ssh-rsa AAAAB3NzaC1yc2E=", "",
+		strings.Replace(key, "ssh-ed25519", "ssh-rsa", 1), "\x1b[31m" + key} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		path := filepath.Join(t.TempDir(), "pins.json")
+		pins, err := ssh.LoadPins(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pins.Set("a", ssh.Pin{Keys: []string{line}}) != nil {
+			if _, ok := pins.Node("a"); ok {
+				t.Fatalf("%q was refused and is pinned", line)
+			}
+			return
+		}
+		if kind, rest, ok := strings.Cut(strings.TrimSpace(line), " "); !ok || kind != "ssh-ed25519" || strings.ContainsAny(rest, "\r\n") {
+			t.Fatalf("%q was pinned", line)
+		}
+		again, err := ssh.LoadPins(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was, _ := pins.Node("a")
+		if is, ok := again.Node("a"); !ok || !cmp.Equal(was, is) {
+			t.Fatalf("%+v became %+v", was, is)
+		}
+	})
+}
