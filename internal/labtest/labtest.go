@@ -33,6 +33,7 @@ type Lab struct {
 	hosts *sshtest.Net
 	mu    sync.Mutex
 	born  map[string]string // server name to the user data whose key it has
+	next  map[string][]byte // server name to the host key that was generated there
 	leads map[string]string // see Lead
 }
 
@@ -60,7 +61,7 @@ func New(t testing.TB, stacks []string, options ...openstacktest.Option) *Lab {
 func NewOf(t testing.TB, stacks []string, workers int, options ...openstacktest.Option) *Lab {
 	t.Helper()
 	hosts := names(stacks, workers)
-	l := &Lab{Cloud: openstacktest.New(t, options...), State: t.TempDir(), t: t, hosts: sshtest.New(t, hosts...), born: map[string]string{}, leads: map[string]string{}}
+	l := &Lab{Cloud: openstacktest.New(t, options...), State: t.TempDir(), t: t, hosts: sshtest.New(t, hosts...), born: map[string]string{}, next: map[string][]byte{}, leads: map[string]string{}}
 	l.hosts.Route = l.boot
 	l.hosts.Beyond = func(addr string) string {
 		l.mu.Lock()
@@ -73,7 +74,11 @@ func NewOf(t testing.TB, stacks []string, workers int, options ...openstacktest.
 	for _, name := range hosts {
 		h := l.hosts.Host(name)
 		h.On("*", sshtest.Text("")) // what is run is the business of other tests
-		h.On("*ssh-keygen -q*", func(e *sshtest.Exec) int { return l.generate(e) })
+		h.On("# generate the next host key\n*", l.generate)
+		h.On("# install the next host key\n*", func(e *sshtest.Exec) int {
+			e.Host.SetHostKey(l.successor(name))
+			return 0
+		})
 	}
 	return l
 }
@@ -136,6 +141,7 @@ func (l *Lab) boot(at netip.Addr) (found *sshtest.Host) {
 				l.t.Errorf("labtest: user data of %s: %v", g.Name, err)
 			}
 			h.SetHostKey([]byte(config.Keys.Private))
+			delete(l.next, g.Name)
 		}
 		for _, a := range g.Addresses {
 			if a == at.String() {
@@ -146,21 +152,32 @@ func (l *Lab) boot(at netip.Addr) (found *sshtest.Host) {
 	return found
 }
 
-// generate plays ssh-keygen and what follows: the new key is in service at once.
+// successor is the host key that was generated on a server, or nil.
+func (l *Lab) successor(server string) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next[server]
+}
+
+// generate plays ssh-keygen: it makes a key unless there is one, which is in service when it is installed.
 func (l *Lab) generate(e *sshtest.Exec) int {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next[e.Host.Name] == nil {
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return 1
+		}
+		block, err := ssh.MarshalPrivateKey(private, "")
+		if err != nil {
+			return 1
+		}
+		l.next[e.Host.Name] = pem.EncodeToMemory(block)
+	}
+	key, err := ssh.ParsePrivateKey(l.next[e.Host.Name])
 	if err != nil {
 		return 1
 	}
-	block, err := ssh.MarshalPrivateKey(private, "")
-	if err != nil {
-		return 1
-	}
-	key, err := ssh.NewPublicKey(public)
-	if err != nil {
-		return 1
-	}
-	e.Host.SetHostKey(pem.EncodeToMemory(block))
-	e.Stdout.Write(ssh.MarshalAuthorizedKey(key))
+	e.Stdout.Write(ssh.MarshalAuthorizedKey(key.PublicKey()))
 	return 0
 }
