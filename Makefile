@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 BIN     := bin/kuryrctl
 SOURCES := $(shell git ls-files '*.go' 'templates/**' 'nodeagent/**' 2>/dev/null) go.mod go.sum
 
-.PHONY: help build test fmt vet staticcheck unit kernel bench e2e e2e-full reliability conformance lab reference fuzz bundle clean
+.PHONY: help build test fmt vet staticcheck unit kernel bench soak e2e e2e-full reliability conformance lab reference fuzz bundle clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: ## what pods cost on a node and in the controller, the plugin in a kernel
 	$(GO) test -run '^$$' -bench . -timeout 30m ./cmd/kuryr-cni ./cmd/kuryr-node
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./stack
 	CGO_ENABLED=0 $(GO) test -tags kernel -run '^$$' -bench . -count=1 -timeout 30m ./nodeagent/cni
+
+soak: ## stacks made, scaled and removed on fake clouds that fail in every way, by the dice (FOR=10m, SEED=n)
+	cd stack && $(GO) test -count=1 -timeout 0 -parallel 4 -run '^(TestSoak|TestEveryMishapAtEveryCall)$$' -args -soak $(or $(FOR),10m) -seed $(or $(SEED),$$(date +%s))
 
 e2e: build bundle ## the tests on the lab cloud, which is brought up if it is not (needs root)
 	$(BIN) cloud up --install

@@ -149,6 +149,25 @@ func (c *Cloud) Left() []string {
 	return left
 }
 
+// Snapshot is everything there is, what was there from the start included: "kind name" and all its fields as JSON, sorted.
+func (c *Cloud) Snapshot() []string {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []string
+	for _, s := range c.tables() {
+		for _, r := range s.all() {
+			raw, err := json.Marshal(r)
+			if err != nil {
+				c.t.Fatalf("openstacktest: encoding %s %s: %v", s.name(), label(r), err)
+			}
+			all = append(all, s.name()+" "+label(r)+" "+string(raw))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 // implied tells that a row lives and dies with another row.
 func (c *Cloud) implied(r row) bool {
 	switch r := r.(type) {
