@@ -85,6 +85,20 @@ func TestWhatIsStillInUseIsDeletedAgain(t *testing.T) {
 	empty(t, lab)
 }
 
+// A removal that was killed goes on in the cloud: a load balancer may go between two lists of the next, and its port is in the one.
+func TestThePortOfALoadBalancerThatGoesMeanwhileIsNotSomebodys(t *testing.T) {
+	t.Parallel()
+	for _, provider := range []string{"ovn", "amphora"} {
+		lab := labtest.New(t, []string{"demo"}, openstacktest.Provider(provider))
+		mustUp(t, lab, "demo", servers())
+		lab.Fail("GET /v2.0/lbaas/loadbalancers", 1, 200, `{"loadbalancers": []}`, nil)
+		r, err := open(t, lab, "demo").Removal(t.Context())
+		if err != nil || len(r.Foreign) > 0 || len(r.Objects) == 0 {
+			t.Errorf("%s: %v, foreign %v, ours %v", provider, err, r.Foreign, r.Objects)
+		}
+	}
+}
+
 func TestAServerThatLostItsPortIsLeftToAPerson(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})

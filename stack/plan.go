@@ -186,6 +186,10 @@ type Removal struct {
 func (s *Stack) Removal(ctx context.Context) (*Removal, error) {
 	s.session.Groups = true
 	found, err := s.session.Discover(ctx)
+	if err == nil && len(s.session.Foreign()) > 0 {
+		// The lists are of slightly different moments: a port whose load balancer went in between looks like somebody's.
+		found, err = s.session.Discover(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
