@@ -42,6 +42,7 @@ type Inventory struct {
 	RecordSets    []recordsets.RecordSet
 	KeyPair       *keypairs.KeyPair
 	AppCredential *applicationcredentials.ApplicationCredential
+	Locks         []Lock
 }
 
 // UUID is the identity of the stack: the id of its anchor network, or "" when there is none.
@@ -132,7 +133,7 @@ func (s *Session) narrow(v *Inventory) {
 	v.Networks = slices.DeleteFunc(v.Networks, func(x networks.Network) bool { return !ours(x.Description) })
 	v.Subnets = slices.DeleteFunc(v.Subnets, func(x subnets.Subnet) bool { return !ours(x.Description) })
 	v.Routers = slices.DeleteFunc(v.Routers, func(x routers.Router) bool { return !ours(x.Description) })
-	v.Groups = slices.DeleteFunc(v.Groups, func(x groups.SecGroup) bool { return !ours(x.Description) })
+	v.Groups, v.Locks = s.splitLocks(v.Groups)
 	v.Trunks = slices.DeleteFunc(v.Trunks, func(x trunks.Trunk) bool { return !ours(x.Description) })
 	v.FloatingIPs = slices.DeleteFunc(v.FloatingIPs, func(x floatingips.FloatingIP) bool { return !ours(x.Description) && !s.forService(x.Description) })
 	v.RecordSets = slices.DeleteFunc(v.RecordSets, func(x recordsets.RecordSet) bool { return !ours(x.Description) })

@@ -77,6 +77,7 @@ var kinds = [][]kind{
 	{
 		{"interface", ownedInterfaces, deleteInterface},
 		{"port", ownedPorts, deletePort},
+		{"monitorport", ownedMonitorPorts, deleter(portCollection)},
 	},
 	{
 		{"secgroup", ownedGroups, deleter(groupCollection)},
@@ -229,6 +230,17 @@ func ownedPorts(s *Session, v *Inventory) (all []Object) {
 	return all
 }
 
+// ownedMonitorPorts are those from which OVN checks the health of members. They go with the last load balancer that needs them, unless Octavia lost
+// that one (octavia-api was killed, and its operator set it to ERROR): then they stay, and hold the network.
+func ownedMonitorPorts(s *Session, v *Inventory) (all []Object) {
+	for _, p := range v.Ports {
+		if p.DeviceOwner == ownerMonitor && p.ProjectID == s.Cloud.ProjectID() && v.onOurs(p.NetworkID) {
+			all = append(all, Object{Kind: "monitorport", Name: p.Name, ID: p.ID, Detail: address(p)})
+		}
+	}
+	return all
+}
+
 // address is a port's first address, or "" for one without.
 func address(p ports.Port) string {
 	if len(p.FixedIPs) == 0 {
@@ -297,7 +309,7 @@ func (s *Session) Removal() *graph.Graph { return s.removal(func(Object) bool { 
 // members are, and the router between them.
 func (s *Session) RemovalBeside() *graph.Graph {
 	return s.removal(func(o Object) bool {
-		return !slices.Contains([]string{"loadbalancer", "interface", "router", "subnet", "network"}, o.Kind)
+		return !slices.Contains([]string{"loadbalancer", "monitorport", "interface", "router", "subnet", "network"}, o.Kind)
 	})
 }
 

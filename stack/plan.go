@@ -114,16 +114,31 @@ func action(p graph.Phase) Action {
 type UpOptions struct {
 	Parallel int // resources worked on at once; what waits does not count
 	On       func(graph.Event)
+	// Verb is the command, for whoever else wants to change the stack meanwhile; "" is stack.
+	Verb string
+	// BreakLock takes the stack from whoever is changing it.
+	BreakLock bool
 }
 
 // Up makes the stack what c declares. Running it again goes on where it was stopped and repairs what has drifted; it deletes
-// nothing but servers and load balancers in ERROR, which it replaces.
-func (s *Stack) Up(ctx context.Context, c Config, o UpOptions) (*View, error) {
+// nothing but servers and load balancers in ERROR, which it replaces. While somebody else is changing the stack it is a [provision.HeldError].
+func (s *Stack) Up(ctx context.Context, c Config, o UpOptions) (v *View, err error) {
+	err = s.alone(ctx, o, func(ctx context.Context, g *guard) error {
+		v, err = s.up(ctx, c, o, g)
+		return err
+	})
+	return v, err
+}
+
+func (s *Stack) up(ctx context.Context, c Config, o UpOptions, g *guard) (*View, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	found, err := s.discover(ctx, c)
 	if err != nil {
+		return nil, err
+	}
+	if err := g.free(); err != nil {
 		return nil, err
 	}
 	if (found.KeyPair != nil || len(found.Servers) > 0) && !s.local.hasKey() {
@@ -150,7 +165,7 @@ func (s *Stack) Up(ctx context.Context, c Config, o UpOptions) (*View, error) {
 	if on == nil {
 		on = func(graph.Event) {}
 	}
-	err = lab.Graph.Apply(ctx, o.Parallel, func(e graph.Event) {
+	err = g.over(lab.Graph).Apply(ctx, o.Parallel, func(e graph.Event) {
 		changed = changed || e.Kind == graph.Done
 		on(e)
 	})
@@ -210,6 +225,15 @@ var ErrLeftovers = errors.New("something of the stack is left")
 func (s *Stack) Down(ctx context.Context, r *Removal, o UpOptions) error {
 	if len(r.Foreign) > 0 {
 		return provision.ErrForeign
+	}
+	return s.alone(ctx, o, func(ctx context.Context, g *guard) error { return s.down(ctx, r, o, g) })
+}
+
+func (s *Stack) down(ctx context.Context, r *Removal, o UpOptions, g *guard) error {
+	if len(r.Objects)+len(s.session.Locks()) > 0 {
+		if err := g.take(ctx); err != nil {
+			return err
+		}
 	}
 	removing := s.session.Removal().Apply(ctx, o.Parallel, o.On)
 	if removing != nil && wait.Stopping(ctx) {

@@ -71,7 +71,15 @@ func (s *Stack) Surplus(ctx context.Context, c Config) ([]string, error) {
 
 // Scale makes the stack have the workers that c declares: what is too many is drained, forgotten by the cluster and removed, then what is
 // missing is made. It can be repeated after it was stopped anywhere.
-func (s *Stack) Scale(ctx context.Context, c Config, o ScaleOptions) (*View, error) {
+func (s *Stack) Scale(ctx context.Context, c Config, o ScaleOptions) (v *View, err error) {
+	err = s.alone(ctx, o.UpOptions, func(ctx context.Context, g *guard) error {
+		v, err = s.scale(ctx, c, o, g)
+		return err
+	})
+	return v, err
+}
+
+func (s *Stack) scale(ctx context.Context, c Config, o ScaleOptions, g *guard) (*View, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
@@ -80,11 +88,14 @@ func (s *Stack) Scale(ctx context.Context, c Config, o ScaleOptions) (*View, err
 		return nil, err
 	}
 	if len(surplus) > 0 {
+		if err := g.take(ctx); err != nil {
+			return nil, err
+		}
 		if err := s.takeAway(ctx, c, surplus, o); err != nil {
 			return nil, err
 		}
 	}
-	return s.Up(ctx, c, o.UpOptions)
+	return s.up(ctx, c, o.UpOptions, g)
 }
 
 func (s *Stack) takeAway(ctx context.Context, c Config, surplus []string, o ScaleOptions) error {

@@ -6,6 +6,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -34,6 +35,7 @@ type Stack struct {
 	hosts   []*host                   // whose connections Close ends
 	bundle  software
 	tsigKey string
+	lease   time.Duration
 	cluster *bootstrap.Cluster // of the last design; nil before
 
 	reaching  sync.Mutex
@@ -56,6 +58,7 @@ type Options struct {
 	// TSIGKey is the key for updates of names, as [dns.ParseKey] takes it, in the place of the file that is declared.
 	TSIGKey string
 	Poll    time.Duration // between two looks at what changes by itself; 0 is one second
+	Lease   time.Duration // how long this run may be silent before it gives its lock up; 0 is [provision.Lease]
 }
 
 // Open prepares a stack; it asks nothing of the cloud. Close it when done.
@@ -71,7 +74,7 @@ func Open(cloud *openstack.Cloud, name string, o Options) (*Stack, error) {
 	if session.Poll = o.Poll; session.Poll == 0 {
 		session.Poll = time.Second
 	}
-	return &Stack{Name: name, session: session, local: l, admin: o.Admin, dial: o.Dial, log: o.Log, tsigKey: o.TSIGKey, pins: sync.OnceValues(l.pins), bundle: software{local: l, named: o.Bundle},
+	return &Stack{Name: name, session: session, local: l, admin: o.Admin, dial: o.Dial, log: o.Log, tsigKey: o.TSIGKey, lease: cmp.Or(o.Lease, provision.Lease), pins: sync.OnceValues(l.pins), bundle: software{local: l, named: o.Bundle},
 		reachable: map[*View]map[string]*host{}}, nil
 }
 

@@ -104,8 +104,8 @@ func TestAStackIsBuiltFoundAgainAndLeavesNothing(t *testing.T) {
 	v := mustUp(t, lab, "demo", servers())
 	writes, reads := len(lab.Writes()), len(lab.Reads())
 	t.Logf("built with %d writes and %d reads", writes, reads)
-	if writes > 22 || writes+reads > 50 {
-		t.Errorf("%d writes and %d requests in all; the budget is 22 and 50", writes, writes+reads)
+	if writes > 24 || writes+reads > 55 { // the lock is two writes and a read of them
+		t.Errorf("%d writes and %d requests in all; the budget is 24 and 55", writes, writes+reads)
 	}
 	if len(v.Nodes) != 3 || v.UUID == "" || len(v.Networks) != 3 || len(v.LoadBalancers) != 1 || v.LoadBalancers[0].VIP != "172.30.0.1" {
 		t.Fatalf("view: %+v", v)
@@ -290,7 +290,14 @@ func TestCutAfterEveryWriteAndRemove(t *testing.T) {
 			}
 			lab.Heal()
 			lab.State = t.TempDir() // another machine: neither key nor pins
-			mustDown(t, lab, "demo")
+			s := open(t, lab, "demo")
+			r, err := s.Removal(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Down(t.Context(), r, stack.UpOptions{Parallel: 8, BreakLock: true}); err != nil { // the dead run's lock may be there
+				t.Fatal(err)
+			}
 			empty(t, lab)
 		})
 	}

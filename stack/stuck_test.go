@@ -47,7 +47,7 @@ func TestALoadBalancerThatStaysPendingIsGivenUpAndHoldsOnlyWhatItIsOn(t *testing
 				}
 			}
 		}
-		if n := len(lab.Writes()); status == "PENDING_DELETE" && n > 1 {
+		if n := len(lab.Writes()); status == "PENDING_DELETE" && n > 3 { // two are for the lock
 			t.Errorf("there was nothing to be done but to ask once more, and it took %d writes", n)
 		}
 	}

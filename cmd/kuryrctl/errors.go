@@ -24,6 +24,7 @@ const (
 	exitDiffers     = 3
 	exitNoCloud     = 4
 	exitQuota       = 5
+	exitHeld        = 6
 	exitInterrupted = 130 // as shells count a program that SIGINT ended
 )
 
@@ -103,6 +104,8 @@ func (a *app) code(err error) int {
 		return exitNoCloud
 	case some(err, isQuota):
 		return exitQuota
+	case some(err, isHeld):
+		return exitHeld
 	case errors.Is(err, provision.ErrForeign), errors.Is(err, stack.ErrLeftovers):
 		return exitDiffers
 	}
@@ -186,6 +189,13 @@ func (a *app) hints(args []string) []hint {
 		{func(err error) bool { return some(err, openstack.IsForbidden) }, "a role of yours in this project does not allow it; ask the cloud's operator"},
 		{isStep, "mend what the node says, and run `" + again + "` again; it goes on from here"},
 	}
+}
+
+// isHeld reports whether another run has the stack, or took it from this one.
+func isHeld(err error) bool {
+	var held *provision.HeldError
+	var busy *stack.BusyError
+	return errors.As(err, &held) || errors.As(err, &busy) || errors.Is(err, provision.ErrLost)
 }
 
 // isStep reports whether a step on a node failed.

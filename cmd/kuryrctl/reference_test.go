@@ -29,7 +29,7 @@ func generated(t *testing.T, path, want string) {
 
 func TestTheExitCodesAreDocumented(t *testing.T) {
 	generated(t, "../../docs/exit-codes.md", exitCodesText)
-	for _, code := range []int{exitDone, exitFailed, exitUsage, exitDiffers, exitNoCloud, exitQuota, exitInterrupted} {
+	for _, code := range []int{exitDone, exitFailed, exitUsage, exitDiffers, exitNoCloud, exitQuota, exitHeld, exitInterrupted} {
 		if !strings.Contains(exitCodesText, fmt.Sprintf("\n| %d | ", code)) {
 			t.Errorf("exit code %d is not in exitcodes.md", code)
 		}

@@ -56,6 +56,9 @@ cluster that does not answer, away all the same.`,
 		if err != nil {
 			return err
 		}
+		if err := s.Free(w.lock); err != nil { // before anybody is asked
+			return err
+		}
 		if len(surplus) > 0 && !yes {
 			yes, asked := a.confirm(ctx, fmt.Sprintf("Remove %s of %s?", strings.Join(surplus, ", "), args[0]))
 			switch {
@@ -66,7 +69,7 @@ cluster that does not answer, away all the same.`,
 			}
 		}
 		var v *stack.View
-		t, err := w.do(ctx, a, args[0], func(ctx context.Context, up stack.UpOptions) (err error) {
+		t, err := w.do(ctx, a, cmd.Name(), args[0], func(ctx context.Context, up stack.UpOptions) (err error) {
 			o.UpOptions = up
 			v, err = s.Scale(ctx, config, o)
 			return err

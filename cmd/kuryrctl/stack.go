@@ -34,6 +34,7 @@ type work struct {
 	picture  string // file; "" is none
 	parallel int
 	timeout  time.Duration
+	lock     bool // break it
 }
 
 func addWork(cmd *cobra.Command, timeout time.Duration) *work {
@@ -45,6 +46,7 @@ func addWork(cmd *cobra.Command, timeout time.Duration) *work {
 	cobra.CheckErr(cmd.MarkFlagFilename("timings-svg", "svg"))
 	f.IntVar(&w.parallel, "parallel", 32, "resources to work on at once; those that wait do not count")
 	f.DurationVar(&w.timeout, "timeout", timeout, "give up after this time")
+	f.BoolVar(&w.lock, "break-lock", false, "take the stack from another run that is changing it, say because that is dead")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("progress", cobra.FixedCompletions(progressModes(), cobra.ShellCompDirectiveNoFileComp)))
 	return w
 }
@@ -56,7 +58,7 @@ func (a *app) addBundle(cmd *cobra.Command) {
 }
 
 // do runs one change of the cloud with its progress shown. The first interrupt lets calls in flight end.
-func (w *work) do(ctx context.Context, a *app, title string, change func(context.Context, stack.UpOptions) error) (*timings, error) {
+func (w *work) do(ctx context.Context, a *app, verb, title string, change func(context.Context, stack.UpOptions) error) (*timings, error) {
 	if w.parallel < 1 {
 		return nil, usageError{fmt.Errorf("--parallel %d: at least one resource has to be worked on", w.parallel)}
 	}
@@ -74,7 +76,7 @@ func (w *work) do(ctx context.Context, a *app, title string, change func(context
 	t := &timings{begin: time.Now(), keep: w.picture != ""}
 	ctx, cancel := context.WithTimeoutCause(ctx, w.timeout, fmt.Errorf("the time of --timeout %s is over", w.timeout))
 	defer cancel()
-	err = change(ctx, stack.UpOptions{Parallel: w.parallel, On: t.and(p.event)})
+	err = change(ctx, stack.UpOptions{Parallel: w.parallel, On: t.and(p.event), Verb: verb, BreakLock: w.lock})
 	if errors.Is(err, context.DeadlineExceeded) && context.Cause(ctx) != nil {
 		err = errors.Join(err, context.Cause(ctx))
 	}
@@ -117,7 +119,7 @@ The first interrupt (Ctrl-C) lets calls in flight end, the second cuts them off;
 		}
 		defer s.Close()
 		var v *stack.View
-		t, err := w.do(cmd.Context(), a, args[0], func(ctx context.Context, o stack.UpOptions) (err error) {
+		t, err := w.do(cmd.Context(), a, cmd.Name(), args[0], func(ctx context.Context, o stack.UpOptions) (err error) {
 			v, err = s.Up(ctx, config, o)
 			return err
 		})

@@ -64,10 +64,13 @@ What somebody else hung on the stack's networks is not touched: it is listed, no
 		case at != "":
 			a.say("its names go first: %s", at)
 		}
+		if err := s.Free(w.lock); err != nil { // before anybody is asked, and before the names go
+			return err
+		}
 		if err := a.mayRemove(ctx, r, yes); err != nil {
 			return err
 		}
-		t, err := w.do(ctx, a, args[0], func(ctx context.Context, o stack.UpOptions) error {
+		t, err := w.do(ctx, a, cmd.Name(), args[0], func(ctx context.Context, o stack.UpOptions) error {
 			if !keepNames { // first: an address that is free again may be somebody else's in the next moment
 				if _, err := s.RemoveNames(ctx); err != nil {
 					return fmt.Errorf("%w (nothing else was removed; --keep-names leaves the names as they are)", err)
