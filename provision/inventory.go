@@ -212,7 +212,7 @@ func (v *Inventory) infrastructure(p ports.Port) bool {
 		return slices.ContainsFunc(v.LoadBalancers, func(l loadbalancers.LoadBalancer) bool {
 			return l.VipNetworkID == p.NetworkID && strings.HasPrefix(l.Provider, "amphora")
 		})
-	case p.DeviceOwner == "ovn-lb-hm:distributed": // where OVN's health monitors speak from; goes with the last of them
+	case p.DeviceOwner == ownerMonitor:
 		return true
 	}
 	// What Octavia makes for a load balancer has, depending on the provider, no owner at all; its name or device holds the id.
@@ -232,6 +232,9 @@ func (v *Inventory) leaked(p ports.Port, project string) bool {
 func (v *Inventory) ofOurRouter(p ports.Port) bool {
 	return slices.ContainsFunc(v.Routers, func(r routers.Router) bool { return r.ID == p.DeviceID })
 }
+
+// ownerMonitor is the owner of the port, one for each subnet, from which OVN checks the health of members.
+const ownerMonitor = "ovn-lb-hm:distributed"
 
 // leakedPrefix is followed by the id of the load balancer.
 const leakedPrefix = "ovn-lb-vip-"

@@ -21,13 +21,17 @@ type Object struct {
 	Kind, Name, ID string
 	Detail         string
 
-	router string // the router of an interface
-	zone   string // the zone of a record set
-	pods   bool   // made by the controller in the cluster
+	router  string // the router of an interface
+	zone    string // the zone of a record set
+	pods    bool   // made by the controller in the cluster
+	implied bool   // made by Octavia for another
 }
 
 // ForPods reports whether the object was made by the controller in the cluster, which no declaration speaks of.
 func (o Object) ForPods() bool { return o.pods }
+
+// Implied reports whether the object was made by Octavia for another one, with which it goes mostly.
+func (o Object) Implied() bool { return o.implied }
 
 // Named reports whether the object is a name, which is made when it is asked for and not with the stack.
 func (o Object) Named() bool { return o.zone != "" }
@@ -235,7 +239,7 @@ func ownedPorts(s *Session, v *Inventory) (all []Object) {
 func ownedMonitorPorts(s *Session, v *Inventory) (all []Object) {
 	for _, p := range v.Ports {
 		if p.DeviceOwner == ownerMonitor && p.ProjectID == s.Cloud.ProjectID() && v.onOurs(p.NetworkID) {
-			all = append(all, Object{Kind: "monitorport", Name: p.Name, ID: p.ID, Detail: address(p)})
+			all = append(all, Object{Kind: "monitorport", Name: p.Name, ID: p.ID, Detail: address(p), implied: true})
 		}
 	}
 	return all

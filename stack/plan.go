@@ -93,7 +93,7 @@ func (s *Stack) compare(found *provision.Inventory, rows []graph.Row) *Plan {
 		p.Changes = append(p.Changes, Change{action(row.State.Phase), string(row.Key), row.State.Phase.String(), row.State.Detail, row.State.ID})
 	}
 	for _, o := range s.session.Owned() {
-		if !claimed[o.ID] && !o.ForPods() && !o.Named() {
+		if !claimed[o.ID] && !o.ForPods() && !o.Named() && !o.Implied() {
 			p.Changes = append(p.Changes, Change{Extra, o.Kind + " " + o.Name, "extra", o.Detail, o.ID})
 		}
 	}

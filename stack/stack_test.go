@@ -393,6 +393,26 @@ func TestForeignObjectsStopTheRemovalBeforeItsFirstWrite(t *testing.T) {
 	empty(t, lab)
 }
 
+// Octavia lost the load balancer, and with it the port from which OVN checked the health of its members.
+func TestALostMonitorsPortGoesWithTheStack(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	v := mustUp(t, lab, "demo", servers())
+	client, err := connect(t, lab).Network()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := map[string]any{"port": map[string]any{"network_id": v.Networks[0].ID, "name": "ovn-lb-hm-subnet", "device_owner": "ovn-lb-hm:distributed"}}
+	if _, err := client.Post(t.Context(), client.ServiceURL("ports"), body, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := open(t, lab, "demo").Plan(t.Context(), servers()); err != nil || p.HasChanges() {
+		t.Errorf("while its load balancer is there: %+v, %v", p, err)
+	}
+	mustDown(t, lab, "demo")
+	empty(t, lab)
+}
+
 func TestAMissingFlavorIsKnownBeforeTheFirstWrite(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
