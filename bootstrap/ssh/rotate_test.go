@@ -322,7 +322,7 @@ func TestRotateWithoutSystemd(t *testing.T) {
 	if err := os.Remove(filepath.Join(s.bin, "systemctl")); err != nil {
 		t.Fatal(err)
 	}
-	sshd := exec.CommandContext(t.Context(), "sleep", "1000")
+	sshd := exec.CommandContext(t.Context(), "env", "--default-signal=HUP", "sleep", "1000") // nohup has it ignored otherwise
 	if err := sshd.Start(); err != nil {
 		t.Fatal(err)
 	}
