@@ -48,7 +48,7 @@ func (c *Cloud) memberRoutes(on func(string, string, int, func(*call) (any, erro
 		if err != nil {
 			return nil, err
 		}
-		if err := q.mutable(p.lb); err != nil {
+		if err := q.open(p); err != nil {
 			return nil, err
 		}
 		m, err := q.newMember(p, f)
@@ -161,7 +161,7 @@ func replaceMembers(q *call, p *lbPool) (any, error) {
 	if err := json.Unmarshal(q.body, &body); err != nil {
 		return nil, fmt.Errorf("decoding members: %w", err)
 	}
-	if err := q.mutable(p.lb); err != nil {
+	if err := q.open(p); err != nil {
 		return nil, err
 	}
 	old := q.balancer.members.where(func(m *member) bool { return m.PoolID == p.ID })

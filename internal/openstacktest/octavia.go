@@ -246,6 +246,18 @@ func (q *call) mutable(id string) error {
 	return nil
 }
 
+// open refuses a change of a pool's members while the pool is not ACTIVE, which it may not be although its load balancer is.
+func (q *call) open(p *lbPool) error {
+	if err := q.mutable(p.lb); err != nil {
+		return err
+	}
+	if p.Provisioning != "ACTIVE" {
+		q.look(p)
+		return octavia(http.StatusConflict, "", "Pool %s is immutable and cannot be updated.", p.ID)
+	}
+	return nil
+}
+
 // pending sends a load balancer and the changed rows of its tree into PENDING_*.
 func (q *call) pending(id string, changed ...branch) {
 	lb, _ := q.balancer.loadBalancers.get(id)

@@ -218,12 +218,22 @@ func TestPendingBalancersAreImmutable(t *testing.T) {
 
 func TestARefusalForAPendingBalancerIsALook(t *testing.T) {
 	k := connect(t, openstacktest.New(t, openstacktest.Polls(3)), "fake")
-	x := k.tree("SOURCE_IP_PORT")
+	x := k.settledTree()
 	must(t, k.addMember(x.pool, "10.0.0.51"))
 	octaviaRefused(t, k.addMember(x.pool, "10.0.0.52"), 409, "is immutable and cannot be updated")
 	octaviaRefused(t, k.do(k.balancer, "DELETE", "lbaas/loadbalancers/"+x.lb+"?cascade=true", nil, nil), 409, "Invalid state PENDING_UPDATE")
 	octaviaRefused(t, k.addMember(x.pool, "10.0.0.52"), 409, "is immutable") // the third refusal was the third look
+	k.settle(x.lb)
 	must(t, k.addMember(x.pool, "10.0.0.52"))
+}
+
+// As it was left by an octavia-api that was killed; with Octavia 16.0.0.
+func TestAPoolThatIsPendingTakesNoMembers(t *testing.T) {
+	c := openstacktest.New(t)
+	k := connect(t, c, "fake")
+	x := k.settledTree()
+	c.Set("pool", x.pool, "provisioning_status", "PENDING_CREATE")
+	octaviaRefused(t, k.addMember(x.pool, "10.0.0.51"), 409, "Pool "+x.pool+" is immutable")
 }
 
 func (k *clients) addMember(pool, address string) error {

@@ -127,14 +127,21 @@ func TestALoadBalancerThatIsBusyForLongIsToldAndWaitedFor(t *testing.T) {
 // octavia-api was killed when the OVN provider was done with the whole and not with what is in it.
 func TestAPartThatStaysPENDINGHasTheWholeMadeAnew(t *testing.T) {
 	const name = "demo/svc/default/web/web-0001"
-	for _, kind := range []string{"listener", "pool"} {
-		t.Run(kind, func(t *testing.T) {
+	for what, kind := range map[string]string{"a listener": "listener", "a pool": "pool", "a pool, and its members change": "pool"} {
+		t.Run(what, func(t *testing.T) {
 			l := newLab(t, "ovn")
-			l.start(func(o *lbaas.Options) { o.Settle, o.Resync = 30*time.Millisecond, 5*time.Millisecond })
-			l.web()
+			l.start(func(o *lbaas.Options) {
+				if o.Settle = 30 * time.Millisecond; !strings.Contains(what, "members") {
+					o.Resync = 5 * time.Millisecond // nothing else shows it
+				}
+			})
+			s, _ := l.web()
 			l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
 			first := l.balancer(name)
 			l.fake.Set(kind, "default/web:TCP:80", "provisioning_status", "PENDING_CREATE") // for ever
+			if strings.Contains(what, "members") {
+				l.back(s, "10.10.1.11")
+			}
 			l.until("one more", func() bool { id := l.balancer(name); return id != "" && id != first })
 			l.until("ready again", func() bool { return len(l.events("LoadBalancerReady")) == 2 })
 			if told := l.events("LoadBalancerFailed"); len(told) != 1 || !strings.Contains(told[0], "PENDING_CREATE for more than") {
