@@ -33,6 +33,9 @@ func (t *term) build(ctx context.Context, n *item, w want) (time.Duration, error
 			return 0, err
 		}
 	}
+	if b.Status != "ACTIVE" || len(b.UnderWay) == 0 {
+		n.underWay = nil
+	}
 	switch {
 	case b.Status == "ERROR" || b.Broken != "":
 		return t.rebuild(ctx, n, fmt.Sprintf("%s of load balancer %s (%s) went into ERROR: it is made anew", cmp.Or(b.Broken, "the whole"), b.Name, b.ID))
@@ -61,7 +64,7 @@ func (t *term) build(ctx context.Context, n *item, w want) (time.Duration, error
 	t.o.Log.Info("changed a load balancer", "name", b.Name, "change", c.what)
 	c.done()
 	b.Status, n.asked, n.at = "PENDING_UPDATE", w.tree, time.Now()
-	n.pending = n.at
+	n.pending, n.underWay = n.at, nil
 	return t.o.Poll, nil
 }
 
@@ -69,6 +72,7 @@ func (t *term) build(ctx context.Context, n *item, w want) (time.Duration, error
 func (t *term) rebuild(ctx context.Context, n *item, note string) (time.Duration, error) {
 	t.alarm(ctx, n, LoadBalancerFailed, note)
 	if wait := time.Until(n.rebuild); wait > 0 {
+		n.balancers[0].Status = "PENDING_UPDATE" // so that the next pass looks: it may have mended itself
 		return wait, nil
 	}
 	n.rebuilt++
@@ -92,9 +96,9 @@ func (t *term) pending(ctx context.Context, n *item, b *balancer) time.Duration 
 // seconds. What it had not begun with when octavia-api was killed stays PENDING for ever, and takes no change: only the whole can go.
 func (t *term) settle(ctx context.Context, n *item, b *balancer) (time.Duration, error) {
 	if !slices.Equal(n.underWay, b.UnderWay) {
-		n.underWay, n.pending = b.UnderWay, time.Now()
+		n.underWay, n.pending, n.stalled = b.UnderWay, time.Now(), time.Now()
 	}
-	if time.Since(n.pending) > t.o.Settle {
+	if time.Since(n.stalled) > t.o.Settle {
 		lost := b.UnderWay[0]
 		return t.rebuild(ctx, n, fmt.Sprintf("%s of load balancer %s (%s) is %s for more than %s, and the whole is not: Octavia has lost it, and it is made anew",
 			lost.what, b.Name, b.ID, lost.status, t.o.Settle))
@@ -150,7 +154,7 @@ func (t *term) create(ctx context.Context, n *item, w want) (time.Duration, erro
 	b := &balancer{ID: made.LoadBalancer.ID, Name: w.tree.Name, Description: w.tree.Description, Status: made.LoadBalancer.Status, VIP: w.tree.VIP,
 		VIPPort: made.LoadBalancer.VIPPort, Provider: w.tree.Provider}
 	t.o.Log.Info("made a load balancer", "name", b.Name, "vip", b.VIP, "listeners", len(w.tree.Listeners))
-	n.balancers, n.asked, n.at, n.pending, n.ready = []*balancer{b}, w.tree, time.Now(), time.Now(), false
+	n.balancers, n.asked, n.at, n.pending, n.ready, n.underWay = []*balancer{b}, w.tree, time.Now(), time.Now(), false, nil
 	if b.Status == "ACTIVE" {
 		b.Status = "PENDING_CREATE" // what is in it is not known yet
 	}

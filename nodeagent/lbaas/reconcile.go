@@ -28,6 +28,7 @@ type item struct {
 	since    time.Time // when it did; zero once that ended in ERROR
 	pending  time.Time // since when the load balancer is under way
 	underWay []part    // what of it was, at the last look
+	stalled  time.Time // since when that has been the same
 	rebuilt  int       // how often it was, one after the other
 	rebuild  time.Time // not before
 	bare     bool      // it cannot be made with what is in it

@@ -151,6 +151,27 @@ func TestAPartThatStaysPENDINGHasTheWholeMadeAnew(t *testing.T) {
 	}
 }
 
+// What is made anew has parts of the same names, and the whole may well take longer than parts may be PENDING after it.
+func TestASlowLoadBalancerIsNotTakenForTheOneBeforeIt(t *testing.T) {
+	const name = "demo/svc/default/web/web-0001"
+	l := newLab(t, "ovn", openstacktest.Polls(60))
+	l.start(func(o *lbaas.Options) { o.Settle, o.Resync = 30*time.Millisecond, 5*time.Millisecond })
+	l.web()
+	l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
+	first := l.balancer(name)
+	l.fake.ResetLog()
+	for _, x := range l.fake.Left() {
+		if kind, name, _ := strings.Cut(x, " "); slices.Contains([]string{"listener", "pool", "member"}, kind) {
+			l.fake.Set(kind, name, "provisioning_status", "PENDING_CREATE") // for ever
+		}
+	}
+	l.until("one more", func() bool { id := l.balancer(name); return id != "" && id != first })
+	l.until("ready again", func() bool { return len(l.events("LoadBalancerReady")) == 2 })
+	if got := l.writes(); !slices.Equal(got, []string{"DELETE loadbalancers", "POST loadbalancers"}) {
+		t.Errorf("it took %v", got)
+	}
+}
+
 func TestALoadBalancerThatStaysInERRORIsMadeAnewLessAndLessOften(t *testing.T) {
 	const name = "demo/svc/default/web/web-0001"
 	l := newLab(t, "ovn", openstacktest.Polls(0))
