@@ -55,6 +55,9 @@ func (t *transport) retry(req *http.Request, resp *http.Response, served, sent b
 	if !asked {
 		return t.jitter(try), try < limit
 	}
+	if limit == maxAwayTries {
+		limit = maxTries // it says itself for how long it is away
+	}
 	// Not all at once when the time has come.
 	return wait + t.jitter(1), try < limit
 }

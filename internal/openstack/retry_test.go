@@ -95,7 +95,7 @@ func TestWhatIsSentAgain(t *testing.T) {
 		{"502", code(502), repeatable, 5, 9},
 		{"503", code(503), repeatable, 5, 9},
 		{"504", code(504), repeatable, 5, 5},
-		{"503 with the time to come again", code(503, "Retry-After", "1"), all, 5, 9},
+		{"503 with the time to come again", code(503, "Retry-After", "1"), all, 5, 5},
 		{"429", code(429), all, 10, 10},
 		{"429 with the time to come again", code(429, "Retry-After", "7"), all, 10, 10},
 		{"429 that wants an hour", code(429, "Retry-After", "3600"), nil, 0, 0},
