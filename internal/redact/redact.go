@@ -276,7 +276,11 @@ func mask(v any, clean *strings.Replacer) any {
 		name, _ := v["name"].(string)
 		out := map[string]any{}
 		for key, item := range v {
-			_, leaf := item.(string)
+			leaf := false
+			switch item.(type) {
+			case string, json.Number:
+				leaf = true
+			}
 			shown := clean.Replace(key)
 			switch {
 			case leaf && Name(key), leaf && key == "value" && Name(name): // the latter is an environment
