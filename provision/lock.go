@@ -53,6 +53,10 @@ func (s *Session) lockOf(g groups.SecGroup) (Lock, bool) {
 	if f := strings.SplitN(rest, " ", 5); len(f) == 5 {
 		since, _ := strconv.ParseInt(f[2], 10, 64)
 		l.Owner, l.Verb, l.Since, l.Who = f[0], f[1], time.Unix(since, 0), f[4]
+		l.renewals, _ = strconv.Atoi(f[3])
+	}
+	if l.Renewed.IsZero() { // a Neutron without standard-attr-timestamp; a renewal comes each half of a lease
+		l.Renewed = l.Since.Add(time.Duration(l.renewals) * Lease / 2)
 	}
 	return l, true
 }
@@ -190,8 +194,8 @@ func (s *Session) removeLocks(ctx context.Context, locks []Lock) error {
 }
 
 // Unlock removes locks that were found of a run that is no more.
-func (s *Session) Unlock(ctx context.Context, owner string) error {
-	return s.removeLocks(ctx, slices.DeleteFunc(slices.Clone(s.found.Locks), func(l Lock) bool { return l.Owner != owner }))
+func (s *Session) Unlock(ctx context.Context, owner, who string) error {
+	return s.removeLocks(ctx, slices.DeleteFunc(slices.Clone(s.found.Locks), func(l Lock) bool { return l.Owner != owner || l.Who != who }))
 }
 
 // Claim is a lock that this run holds.
@@ -216,7 +220,11 @@ func (c *Claim) Renew(ctx context.Context) error {
 
 // Release removes the lock, also when ctx has ended.
 func (c *Claim) Release(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	limit := 5 * time.Second // a person waits
+	if ctx.Err() == nil {
+		limit = time.Minute
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	return c.s.removeLocks(ctx, []Lock{c.lock})
 }

@@ -38,6 +38,9 @@ func checkDrop(ctx context.Context, d *diagnosis) (a answer) {
 		return failed(err, "")
 	}
 	session := d.stack.session
+	if err := session.Held(nil); err != nil {
+		return skipped(err.Error())
+	}
 	if err := session.EndDropTest(ctx); err != nil {
 		return failed(err, "remove what an earlier test has left: the ports and the security group "+session.Name("droptest")+"*")
 	}

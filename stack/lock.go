@@ -46,7 +46,10 @@ func (s *Stack) alone(ctx context.Context, o UpOptions, work func(context.Contex
 	case errors.Is(context.Cause(ctx), provision.ErrLost):
 		err = context.Cause(ctx)
 	}
-	if left := g.release(ctx); left != nil {
+	switch left := g.release(ctx); {
+	case left != nil && err == nil: // what was to be done is done
+		s.log.Warn("the lock on the stack stays until it ends by itself", "in", provision.Lease, "error", left)
+	case left != nil:
 		err = errors.Join(err, left)
 	}
 	return err
@@ -70,10 +73,12 @@ func (g *guard) mine() ([]string, error) {
 	var ids []string
 	busy := g.lockHere()
 	for _, l := range locks {
-		if l.Owner == g.owner && busy != nil {
+		// A home directory that was copied has the same owner on two machines.
+		own := l.Owner == g.owner && l.Who == whoAmI()
+		if own && busy != nil {
 			return nil, busy
 		}
-		if l.Owner == g.owner || g.o.BreakLock {
+		if own || g.o.BreakLock {
 			ids = append(ids, l.ID)
 		}
 	}
@@ -185,7 +190,7 @@ func (g *guard) release(ctx context.Context) error {
 		g.stop()
 		err = g.claim.Release(ctx)
 	case g.file != nil && ctx.Err() == nil:
-		err = g.s.session.Unlock(ctx, g.owner)
+		err = g.s.session.Unlock(ctx, g.owner, whoAmI())
 	}
 	if g.file != nil {
 		err = errors.Join(err, g.file.Close())

@@ -195,3 +195,36 @@ func TestTwoThatBeginAtTheSameMomentMakeOneStack(t *testing.T) {
 		}
 	}
 }
+
+// A project without room for one more security group can be emptied all the same, and is not begun in.
+func TestALockNeedsRoomWhereAStackIsMadeAndNoneWhereItIsRemoved(t *testing.T) {
+	t.Parallel()
+	groups := func(lab *labtest.Lab) (n int) {
+		for _, x := range lab.Left() {
+			if strings.HasPrefix(x, "security_group ") {
+				n++
+			}
+		}
+		return n
+	}
+	plain := labtest.New(t, []string{"demo"})
+	mustUp(t, plain, "demo", servers())
+	used := groups(plain) + 1 // and the project's own
+
+	lab := labtest.New(t, []string{"demo"}, openstacktest.Quota("network", "security_group", used))
+	if _, err := up(t, lab, "demo", servers()); !openstack.IsQuota(err) && !errors.As(err, new(*stack.ShortError)) || len(lab.Writes()) > 0 {
+		t.Errorf("without room for the lock: %v after %d writes", err, len(lab.Writes()))
+	}
+	lab = labtest.New(t, []string{"demo"}, openstacktest.Quota("network", "security_group", used+1))
+	mustUp(t, lab, "demo", servers())
+	client, err := connect(t, lab).Network()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Post(t.Context(), client.ServiceURL("security-groups"), map[string]any{"security_group": map[string]any{"name": "somebody's"}}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	mustDown(t, lab, "demo")
+	lab.Delete("security_group", "somebody's")
+	empty(t, lab)
+}

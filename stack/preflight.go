@@ -175,6 +175,10 @@ func (s *Stack) demand(ctx context.Context, lab *Lab) (map[string]int, error) {
 			demand[what] += n
 		}
 	}
+	if len(demand) > 0 { // the lock that is taken before the first of them
+		demand["security_group"]++
+		demand["security_group_rule"] += 2
+	}
 	for _, n := range members {
 		demand["server_group_members"] = max(demand["server_group_members"], n)
 	}

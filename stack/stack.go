@@ -74,7 +74,7 @@ func Open(cloud *openstack.Cloud, name string, o Options) (*Stack, error) {
 	if session.Poll = o.Poll; session.Poll == 0 {
 		session.Poll = time.Second
 	}
-	return &Stack{Name: name, session: session, local: l, admin: o.Admin, dial: o.Dial, log: o.Log, tsigKey: o.TSIGKey, lease: cmp.Or(o.Lease, provision.Lease), pins: sync.OnceValues(l.pins), bundle: software{local: l, named: o.Bundle},
+	return &Stack{Name: name, session: session, local: l, admin: o.Admin, dial: o.Dial, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)), tsigKey: o.TSIGKey, lease: cmp.Or(o.Lease, provision.Lease), pins: sync.OnceValues(l.pins), bundle: software{local: l, named: o.Bundle},
 		reachable: map[*View]map[string]*host{}}, nil
 }
 
