@@ -51,9 +51,12 @@ func (r *Router) Apply(ctx context.Context) error {
 		return err
 	}
 	gateway := map[string]any{"external_gateway_info": map[string]any{"network_id": external.ID}}
-	if r.id != "" {
+	connect := func() error {
 		err := call(ctx, r.s.Cloud, routerCollection, http.MethodPut, "/"+r.id, map[string]any{"router": gateway})
 		return openstack.Wrap(err, "giving router %s its gateway on %s", r.name, external.Name)
+	}
+	if r.id != "" {
+		return connect()
 	}
 	made, err := create[routers.Router](ctx, r.s, routerCollection, r.born(gateway))
 	if err != nil {
@@ -61,10 +64,13 @@ func (r *Router) Apply(ctx context.Context) error {
 	}
 	r.id = made.ID
 	r.s.note(func(v *Inventory) { v.Routers = append(slices.Clip(v.Routers), *made) })
+	if made.GatewayInfo.NetworkID == "" {
+		return connect() // neutron-server was killed between the router and its gateway, and the router was found afterwards
+	}
 	return nil
 }
 
-// ExternalNetwork finds an external network by name or id; "" is the only one there is.
+// ExternalNetwork finds an external network by name or id; "" is the only one there is, or of several the one that is called public.
 func (s *Session) ExternalNetwork(ctx context.Context, name string) (networks.Network, error) {
 	_, err := s.lookups.once(ctx, "external networks", func(ctx context.Context) (string, error) {
 		all, err := list[networks.Network](ctx, s.Cloud, networkCollection, url.Values{"router:external": {"true"}})
@@ -80,6 +86,9 @@ func (s *Session) ExternalNetwork(ctx context.Context, name string) (networks.Ne
 	case len(all) == 0:
 		return networks.Network{}, errors.New("the project sees no external network, and servers are reached from outside by one")
 	case len(all) > 1:
+		if public := slices.DeleteFunc(slices.Clone(all), func(n networks.Network) bool { return n.Name != "public" }); len(public) == 1 {
+			return public[0], nil
+		}
 		var each []string
 		for _, n := range all {
 			each = append(each, n.Name+" ("+n.ID+")")

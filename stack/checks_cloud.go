@@ -76,10 +76,9 @@ func Extensions() []Extension { return slices.Clone(extensions) }
 var extensions = []Extension{
 	{"trunk", "pods are subports of their node's trunk", true},
 	{"router", "the networks meet in a router", true},
-	{"ext-gw-mode", "the router has a gateway", true},
 	{"security-group", "nodes and pods are protected by groups", true},
-	{"port-security", "pods' ports are filtered", true},
 	{"standard-attr-description", "whose an object is stands in its description", true},
+	{"port-security", "that somebody turned it off on a port is not seen", false},
 	{"trunk-details", "a port does not show whose trunk it is on", false},
 	{"standard-attr-timestamp", "what is new cannot be told from what was left behind", false},
 	{"standard-attr-tag", "tags that others look for cannot be set", false},

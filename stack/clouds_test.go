@@ -77,8 +77,11 @@ func TestACloudAsItIsIsUsedOrRefusedBeforeAnythingIsMade(t *testing.T) {
 		return declared(func(c *stack.Config) { c.Image = wanted })
 	}
 	build(t, map[string]aCloud{
-		"two external networks": {plant: copyOf("network", "public", "uplink"),
-			refused: []string{"public_net", "2 external networks and none is named: name one of public (", ", uplink ("}},
+		"two external networks, one called public": {plant: copyOf("network", "public", "uplink")},
+		"two external networks": {plant: func(lab *labtest.Lab) {
+			lab.Copy("network", "public", "uplink")
+			lab.Set("network", "public", "name", "outside")
+		}, refused: []string{"public_net", "2 external networks and none is named: name one of outside (", ", uplink ("}},
 		"two external networks, one named": {plant: copyOf("network", "public", "uplink"),
 			declare: declared(func(c *stack.Config) { c.PublicNet = "public" })},
 		"two external networks of one name": {plant: copyOf("network", "public", "public"),
@@ -142,7 +145,7 @@ func TestACloudAsItIsIsUsedOrRefusedBeforeAnythingIsMade(t *testing.T) {
 
 		"no trunks":           {options: without("trunk"), refused: []string{`no extension "trunk"`, "service_plugins"}},
 		"no descriptions":     {options: without("standard-attr-description"), refused: []string{`no extension "standard-attr-description"`, "whose an object is"}},
-		"no security groups":  {options: without("security-group", "port-security"), refused: []string{`"security-group"`, `"port-security"`}},
+		"no security groups":  {options: without("security-group", "port-security"), refused: []string{`"security-group"`}},
 		"no tags":             {options: without("standard-attr-tag", "tag-creation")},
 		"no dns extension":    {options: without("dns-integration", "dns-integration-domain-keywords", "dns-domain-ports", "subnet-dns-publish-fixed-ip")},
 		"no quotas, no times": {options: without("quota_details", "standard-attr-timestamp", "net-mtu", "network-ip-availability", "trunk-details")},

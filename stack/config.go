@@ -14,7 +14,7 @@ type Config struct {
 	// SSHUser is the image's login. Empty asks the image (os_admin_user), then guesses from its name.
 	SSHUser string `yaml:"ssh_user"`
 	// PublicNet is the external network, by name or id: the router's gateway and the floating IPs are on it. Empty is the only one that the
-	// project sees.
+	// project sees, or of several the one that is called public.
 	PublicNet string `yaml:"public_net"`
 	// DNSDomain is the domain of the nodes' names, and of all names that the stack has.
 	DNSDomain string `yaml:"dns_domain"`
