@@ -79,7 +79,20 @@ func TestAQuotaIsCutInTheMiddle(t *testing.T) {
 	const stack = "e2e-quota"
 	lab := func(args ...string) []string { return append([]string{"--cloud", "lab"}, args...) }
 	t.Cleanup(func() { exec.Command(kuryrctl(t), lab("unstack", stack, "--yes")...).Run() })
-	limit := client(t, "--os-cloud", "lab-admin", "quota", "show", "demo", "-f", "value", "-c", "instances")
+	var quotas []struct {
+		Resource string
+		Limit    int
+	}
+	out := client(t, "--os-cloud", "lab-admin", "quota", "show", "--compute", "demo", "-f", "json")
+	if err := json.Unmarshal([]byte(out), &quotas); err != nil {
+		t.Fatal(err)
+	}
+	limit := ""
+	for _, q := range quotas {
+		if q.Resource == "instances" {
+			limit = strconv.Itoa(q.Limit)
+		}
+	}
 	instances := func(n string) error {
 		return exec.Command(kuryrctl(t), "cloud", "exec", "--", "openstack", "--os-cloud", "lab-admin", "quota", "set", "--instances", n, "demo").Run()
 	}
