@@ -51,23 +51,39 @@ func (r *Router) Apply(ctx context.Context) error {
 		return err
 	}
 	gateway := map[string]any{"external_gateway_info": map[string]any{"network_id": external.ID}}
-	connect := func() error {
-		err := call(ctx, r.s.Cloud, routerCollection, http.MethodPut, "/"+r.id, map[string]any{"router": gateway})
-		return openstack.Wrap(err, "giving router %s its gateway on %s", r.name, external.Name)
-	}
 	if r.id != "" {
-		return connect()
+		connected, err := r.discard(ctx)
+		if err != nil {
+			return err
+		}
+		if connected {
+			err := call(ctx, r.s.Cloud, routerCollection, http.MethodPut, "/"+r.id, map[string]any{"router": gateway})
+			return openstack.Wrap(err, "giving router %s its gateway on %s", r.name, external.Name)
+		}
 	}
-	made, err := create[routers.Router](ctx, r.s, routerCollection, r.born(gateway))
-	if err != nil {
-		return openstack.Wrap(err, "creating router %s", r.name)
+	for again := true; ; again = false {
+		made, err := create[routers.Router](ctx, r.s, routerCollection, r.born(gateway))
+		if err != nil {
+			return openstack.Wrap(err, "creating router %s", r.name)
+		}
+		if r.id = made.ID; made.GatewayInfo.NetworkID != "" || !again {
+			r.s.note(func(v *Inventory) { v.Routers = append(slices.Clip(v.Routers), *made) })
+			return nil
+		}
+		if _, err := r.discard(ctx); err != nil {
+			return err
+		}
 	}
-	r.id = made.ID
-	r.s.note(func(v *Inventory) { v.Routers = append(slices.Clip(v.Routers), *made) })
-	if made.GatewayInfo.NetworkID == "" {
-		return connect() // neutron-server was killed between the router and its gateway, and the router was found afterwards
+}
+
+// discard deletes a router without a gateway, unless something is connected to it. Neutron makes a router, then what only some of its drivers keep of
+// it, then its gateway, and a neutron-server that is killed in between leaves one to which everything can be added, and that leads nowhere.
+func (r *Router) discard(ctx context.Context) (connected bool, err error) {
+	err = remove(ctx, r.s.Cloud, routerCollection, "/"+r.id)
+	if openstack.IsConflict(err) {
+		return true, nil
 	}
-	return nil
+	return false, openstack.Wrap(err, "removing router %s, which was half made", r.name)
 }
 
 // ExternalNetwork finds an external network by name or id; "" is the only one there is, or of several the one that is called public.
