@@ -199,7 +199,7 @@ func (v *Server) waitActive(ctx context.Context) error {
 		case x == nil:
 			return "not listed yet", false, nil
 		case x.Status == "ERROR":
-			return "", false, fmt.Errorf("the cloud could not boot it: %s", v.fault(ctx, x))
+			return "", false, faultOf(v.fault(ctx, x))
 		}
 		listed = true
 		if x.Status == "ACTIVE" {
@@ -331,4 +331,12 @@ func (s *Session) Console(ctx context.Context, serverID string, lines int) (stri
 	_, err = client.Post(ctx, client.ServiceURL("servers", serverID, "action"), map[string]any{"os-getConsoleOutput": ask}, &answer,
 		&gophercloud.RequestOpts{OkCodes: []int{http.StatusOK}})
 	return answer.Output, openstack.Wrap(err, "reading the console of server %s", serverID)
+}
+
+// faultOf is why a server is in ERROR. A quota that two servers met at once is told there, since Nova counts once more after it has taken them.
+func faultOf(fault string) error {
+	if strings.HasPrefix(fault, "Quota exceeded") {
+		return fmt.Errorf("the cloud could not boot it: %w", openstack.QuotaError(fault))
+	}
+	return fmt.Errorf("the cloud could not boot it: %s", fault)
 }

@@ -415,34 +415,56 @@ func TestALostMonitorsPortGoesWithTheStack(t *testing.T) {
 }
 
 // neutron-server was killed when it had made the router and not yet its gateway.
-func TestARouterThatWasHalfMadeGetsItsGateway(t *testing.T) {
+func TestARouterThatWasHalfMadeIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
 	client, err := connect(t, lab).Network()
 	if err != nil {
 		t.Fatal(err)
 	}
+	killed := false
 	lab.Judge(func(s openstacktest.Sent) *openstacktest.Mishap {
-		if s.Method == http.MethodPost && strings.HasSuffix(s.URL.Path, "/v2.0/routers") && strings.Contains(string(s.Body), "external_gateway_info") {
+		if !killed && s.Method == http.MethodPost && strings.HasSuffix(s.URL.Path, "/v2.0/routers") && strings.Contains(string(s.Body), "external_gateway_info") {
+			killed = true
 			return &openstacktest.Mishap{Status: http.StatusBadGateway}
 		}
 		return nil
 	})
 	s := open(t, lab, "demo")
+	var made struct{ Router struct{ ID string } }
 	_, err = s.Up(t.Context(), servers(), stack.UpOptions{Parallel: 8, On: func(e graph.Event) {
 		if e.Key != "router.main" || e.Kind != graph.Started {
 			return
 		}
 		half := map[string]any{"router": map[string]any{"name": "demo/router", "description": openstack.Mark("demo")}}
-		if _, err := client.Post(t.Context(), client.ServiceURL("routers"), half, nil, nil); err != nil {
+		if _, err := client.Post(t.Context(), client.ServiceURL("routers"), half, &made, nil); err != nil {
 			t.Error(err)
 		}
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	var now struct{ Routers []struct{ ID string } }
+	if _, err := client.Get(t.Context(), client.ServiceURL("routers"), &now, nil); err != nil || len(now.Routers) != 1 || now.Routers[0].ID == made.Router.ID {
+		t.Errorf("%+v, %v; half made was %s", now, err, made.Router.ID)
+	}
 	if p, err := s.Plan(t.Context(), servers()); err != nil || p.HasChanges() {
 		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// Two servers took the last room at once, and Nova counted once more.
+func TestAQuotaThatASecondCountFindsUsedUpIsTold(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"}, openstacktest.Polls(5))
+	_, err := open(t, lab, "demo").Up(t.Context(), servers(), stack.UpOptions{Parallel: 8, On: func(e graph.Event) {
+		if e.Key == "server.worker-0" && e.Kind == graph.Waiting {
+			lab.Set("server", "demo/worker-0", "fault", map[string]any{"code": 403, "message": "Quota exceeded for instances: Requested 1, but already used 1 of 1 instances"})
+			lab.Set("server", "demo/worker-0", "status", "ERROR")
+		}
+	}})
+	if !openstack.IsQuota(err) || !strings.Contains(err.Error(), "already used 1 of 1") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -73,6 +73,9 @@ var quotaSentence = regexp.MustCompile(`(?i)quota exceeded|quota has been met|ma
 
 // IsQuota tells that a quota is used up: Neutron's 409 OverQuota, Nova's and Octavia's 403.
 func IsQuota(err error) bool {
+	if errors.As(err, new(QuotaError)) {
+		return true
+	}
 	switch status(err) {
 	case http.StatusConflict:
 		return NeutronType(err) == "OverQuota"
@@ -81,6 +84,11 @@ func IsQuota(err error) bool {
 	}
 	return false
 }
+
+// QuotaError is a quota that was told in other words than an answer to a request.
+type QuotaError string
+
+func (e QuotaError) Error() string { return string(e) }
 
 // IsForbidden tells that the user's roles do not allow it (403, and not a quota).
 func IsForbidden(err error) bool { return status(err) == http.StatusForbidden && !IsQuota(err) }
