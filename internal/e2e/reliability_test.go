@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -255,6 +256,25 @@ func (s *siege) trouble(random *rand.Rand, end time.Time) {
 
 // killing is a command that says whether it killed anything: what is just being started has no process yet.
 func killing(line string) string { return "if " + line + "; then echo killed; fi" }
+
+// freeLoadBalancers does what only the cloud's operator can: when the OVN provider cannot tell Octavia what became of a change (it was killed, or its
+// driver agent's socket takes no more connections), the load balancer stays PENDING, and takes neither a change nor its deletion. It returns how many
+// there were for that long.
+func freeLoadBalancers(t *testing.T, stack string, after time.Duration) int {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), kuryrctl(t), "cloud", "exec", "--", "mariadb", "octavia", "-sNe", fmt.Sprintf("update load_balancer set provisioning_status='ERROR' "+
+		"where name like '%s/%%' and provisioning_status like 'PENDING%%' and coalesce(updated_at, created_at) < utc_timestamp() - interval %d second; select row_count()",
+		stack, int(after.Seconds()))).Output()
+	if err != nil {
+		t.Errorf("freeing load balancers: %v", err)
+		return 0
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Errorf("freeing load balancers: %v", err)
+	}
+	return n
+}
 
 // ask sends one request from outside of the cloud's networks.
 func ask(ctx context.Context, address string) error {
