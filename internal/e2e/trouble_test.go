@@ -28,7 +28,8 @@ func TestServicesAreKilledDuringAStackAndDuringUnstack(t *testing.T) {
 			}
 		}
 	}
-	// Octavia loses what it is doing when it is killed, and only its operator can end that. So it dies when it does nothing, and kuryrctl finds it away.
+	// Octavia loses what it is doing when it is killed, and only its operator can end that; Neutron may leave a router that has a gateway and leads
+	// nowhere. So they die when they do nothing, and kuryrctl finds them away.
 	meanwhile := func(hook func(*exec.Cmd)) func(*exec.Cmd) {
 		return func(cmd *exec.Cmd) {
 			_ = cmd.Process.Signal(syscall.SIGSTOP)
@@ -38,7 +39,7 @@ func TestServicesAreKilledDuringAStackAndDuringUnstack(t *testing.T) {
 	}
 
 	during(t, 0, map[string]func(*exec.Cmd){
-		`"network.pod"`:       kill("neutron"),
+		`"network.pod"`:       meanwhile(kill("neutron")),
 		`"interface.service"`: meanwhile(kill("octavia")),
 	}, lab(append([]string{"stack", "--progress", "json"}, declared...)...)...)
 	run(t, 0, lab(append([]string{"plan"}, declared...)...)...)
