@@ -155,16 +155,19 @@ func TestAPartThatStaysPENDINGHasTheWholeMadeAnew(t *testing.T) {
 func TestASlowLoadBalancerIsNotTakenForTheOneBeforeIt(t *testing.T) {
 	const name = "demo/svc/default/web/web-0001"
 	l := newLab(t, "ovn", openstacktest.Polls(60))
-	l.start(func(o *lbaas.Options) { o.Settle, o.Resync = 30*time.Millisecond, 5*time.Millisecond })
+	quick := func(o *lbaas.Options) { o.Settle = 30 * time.Millisecond }
+	_, stop := l.start(quick)
 	l.web()
 	l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
 	first := l.balancer(name)
+	stop()
 	l.fake.ResetLog()
 	for _, x := range l.fake.Left() {
 		if kind, name, _ := strings.Cut(x, " "); slices.Contains([]string{"listener", "pool", "member"}, kind) {
 			l.fake.Set(kind, name, "provisioning_status", "PENDING_CREATE") // for ever
 		}
 	}
+	l.start(quick) // which sees all at first, and then the load balancer only as it asks for it
 	l.until("one more", func() bool { id := l.balancer(name); return id != "" && id != first })
 	l.until("ready again", func() bool { return len(l.events("LoadBalancerReady")) == 2 })
 	if got := l.writes(); !slices.Equal(got, []string{"DELETE loadbalancers", "POST loadbalancers"}) {
