@@ -53,7 +53,7 @@ func TestAQuotaIsCutInTheMiddle(t *testing.T) {
 	if !strings.Contains(talk, "instances") || !strings.Contains(strings.ToLower(talk), "quota") {
 		t.Errorf("a cut quota is told as\n%s", talk)
 	}
-	if _, talk := run(t, 5, declared...); !strings.Contains(talk, "openstack quota") {
+	if _, talk := run(t, 5, declared...); !strings.Contains(talk, "used 1 of 1 instances") || !strings.Contains(talk, "ask for more (`openstack quota show`") {
 		t.Errorf("the next run is refused with\n%s", talk)
 	}
 	if err := instances(limit); err != nil {
