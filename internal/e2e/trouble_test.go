@@ -53,7 +53,9 @@ func TestAQuotaIsCutInTheMiddle(t *testing.T) {
 	if !strings.Contains(talk, "instances") || !strings.Contains(strings.ToLower(talk), "quota") {
 		t.Errorf("a cut quota is told as\n%s", talk)
 	}
-	if _, talk := run(t, 5, declared...); !strings.Contains(talk, "used 1 of 1 instances") || !strings.Contains(talk, "ask for more (`openstack quota show`") {
+	// Nova refused the second server at once, and its room is missed before the first write; or it took it, counted once more, and refuses its replacement.
+	_, talk = run(t, 5, declared...)
+	if !strings.Contains(talk, "openstack quota set --instances") && !strings.Contains(talk, "ask for more (`openstack quota show`") {
 		t.Errorf("the next run is refused with\n%s", talk)
 	}
 	if err := instances(limit); err != nil {
