@@ -1,6 +1,8 @@
 package picture
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -63,4 +65,16 @@ func fit(s string, px, size int) string {
 		}
 	}
 	return ""
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// lines joins what there is to tell, and leaves out what has a name and no value.
+func lines(all ...string) string {
+	return strings.Join(slices.DeleteFunc(all, func(s string) bool { return s == "" || strings.HasSuffix(s, " ") }), "\n")
 }
