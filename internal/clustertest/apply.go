@@ -73,7 +73,7 @@ func (s *Server) serveApplied(w http.ResponseWriter, r *http.Request) bool {
 			s.applied[path] = o
 		}
 		reply(w, 200, o)
-	case !there && (r.Method != http.MethodGet || !appliedKinds.MatchString(path) || s.secretAt(path) || s.shelf.objects[below(path)] != nil):
+	case !there && (r.Method != http.MethodGet || !appliedKinds.MatchString(path) || s.secretAt(path) || s.shelf[below(path)] != nil):
 		return false
 	case !there:
 		refuse(w, notFound("objects", path))

@@ -1,7 +1,7 @@
 // Package clustertest is an API server in one process, for tests that speak to it with the real client-go: nodes, pods and their
 // eviction, secrets, /readyz and /version, and pools of subports, over TLS with client certificates, as stateful as those calls can notice.
 //
-// For what runs inside a cluster there are also watches of nodes and pods, and SubportPools, leases and events (see watch.go).
+// For what runs inside a cluster there are also watches (see watch.go), and SubportPools, leases, events and the like (see shelf.go).
 //
 // What is made by server-side apply is kept whatever its kind (see apply.go).
 //
@@ -52,7 +52,6 @@ type Server struct {
 	issue      func(addresses ...string) tls.Certificate
 
 	mu        sync.Mutex
-	version   string
 	unready   []string
 	nodes     []corev1.Node
 	pods      []corev1.Pod
@@ -65,23 +64,16 @@ type Server struct {
 	shown     map[types.UID]int // how often an ending pod was listed
 	intercept func(http.ResponseWriter, *http.Request) bool
 	requests  []string
-	shelf     shelf
+	changed   chan struct{} // closed at the next request or change
 	history   history
+	shelf     map[string]map[string]any // by path, see shelf.go
 	applied   map[string]map[string]any // by path, see apply.go
-}
-
-// Budget is a PodDisruptionBudget.
-type Budget struct {
-	Namespace, Name string
-	Match           map[string]string // labels of the pods it protects
-	MinAvailable    int
-	RetryAfter      int // seconds the server asks to wait, as while it works out a new budget
 }
 
 // New starts an empty cluster of version v1.37.1, which ends with the test. Its certificate carries these addresses too.
 func New(t testing.TB, addresses ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, applied: map[string]map[string]any{}, version: "v1.37.1", endAfter: 1, shown: map[types.UID]int{}, spaces: map[string]corev1.Namespace{}, shelf: shelf{objects: map[string]map[string]any{}},
+	s := &Server{t: t, applied: map[string]map[string]any{}, endAfter: 1, shown: map[types.UID]int{}, spaces: map[string]corev1.Namespace{}, shelf: map[string]map[string]any{},
 		history: history{closing: make(chan struct{})}}
 	ca, caKey := certificate(t, nil, nil, pkix.Name{CommonName: "kubernetes"})
 	server, serverKey := certificate(t, ca, caKey, pkix.Name{CommonName: "kube-apiserver"}, addresses...)
@@ -191,17 +183,6 @@ func (s *Server) Stop() {
 // Unready makes /readyz fail with these checks; none makes it succeed.
 func (s *Server) Unready(checks ...string) { s.locked(func() { s.unready = checks }) }
 
-// AddNode adds a node.
-func (s *Server) AddNode(n corev1.Node) {
-	s.locked(func() {
-		if n.CreationTimestamp.IsZero() {
-			n.CreationTimestamp = metav1.Now()
-		}
-		s.nodeHappens("ADDED", &n)
-		s.nodes = append(s.nodes, n)
-	})
-}
-
 // SetNamespace makes a namespace be as given. Those that pods are in need not be there. In one that is Terminating nothing new is made.
 func (s *Server) SetNamespace(n corev1.Namespace) {
 	s.locked(func() {
@@ -215,73 +196,9 @@ func (s *Server) SetNamespace(n corev1.Namespace) {
 	})
 }
 
-// EditNode changes a node behind the clients' backs, as its kubelet or a person does.
-func (s *Server) EditNode(name string, f func(*corev1.Node)) {
-	s.t.Helper()
-	s.locked(func() {
-		i := s.nodeAt(name)
-		if i < 0 {
-			s.t.Errorf("clustertest: there is no node %s", name)
-			return
-		}
-		n := s.nodes[i].DeepCopy()
-		f(n)
-		s.nodeHappens("MODIFIED", n)
-		s.nodes[i] = *n
-	})
-}
-
-// AddPod adds a pod; its uid is made when it has none.
-func (s *Server) AddPod(p corev1.Pod) {
-	s.locked(func() {
-		if p.UID == "" {
-			p.UID = types.UID(rand.Text())
-		}
-		s.podHappens("ADDED", &p)
-		s.pods = append(s.pods, p)
-	})
-}
-
-// DeletePod makes a pod be gone.
-func (s *Server) DeletePod(namespace, name string) {
-	s.locked(func() {
-		if i := s.podAt(namespace, name); i >= 0 {
-			s.podHappens("DELETED", &s.pods[i])
-			s.pods = slices.Delete(s.pods, i, i+1)
-		}
-	})
-}
-
-// SetBudgets replaces all budgets.
-func (s *Server) SetBudgets(b ...Budget) { s.locked(func() { s.budgets = b }) }
-
-// EndAfter sets how often a pod that was evicted is still listed; a negative number keeps it for good, as a dead kubelet does.
-func (s *Server) EndAfter(lists int) { s.locked(func() { s.endAfter = lists }) }
-
 // Intercept lets f answer requests; where it returns false the server does. nil takes it away.
 func (s *Server) Intercept(f func(http.ResponseWriter, *http.Request) bool) {
 	s.locked(func() { s.intercept = f })
-}
-
-// Node returns a node as it is.
-func (s *Server) Node(name string) (n corev1.Node, ok bool) {
-	s.reading(func() {
-		if i := s.nodeAt(name); i >= 0 {
-			n, ok = s.nodes[i], true
-		}
-	})
-	return n, ok
-}
-
-// Pods lists the pods that are there as namespace/name, sorted.
-func (s *Server) Pods() (names []string) {
-	s.reading(func() {
-		for _, p := range s.pods {
-			names = append(names, p.Namespace+"/"+p.Name)
-		}
-	})
-	slices.Sort(names)
-	return names
 }
 
 // Secrets lists the secrets.
@@ -290,16 +207,17 @@ func (s *Server) Secrets() (all []corev1.Secret) {
 	return all
 }
 
-// Evictions lists the evictions that were granted.
-func (s *Server) Evictions() (all []policyv1.Eviction) {
-	s.reading(func() { all = slices.Clone(s.evictions) })
-	return all
-}
-
 // Requests lists what was asked, such as "GET /version".
 func (s *Server) Requests() (all []string) {
 	s.reading(func() { all = slices.Clone(s.requests) })
 	return all
+}
+
+// Changed returns a channel that is closed when the next request was answered, or something was changed past the API.
+func (s *Server) Changed() (c <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.next()
 }
 
 func (s *Server) locked(f func()) {
@@ -316,8 +234,19 @@ func (s *Server) reading(f func()) {
 	f()
 }
 
-func (s *Server) nodeAt(name string) int {
-	return slices.IndexFunc(s.nodes, func(n corev1.Node) bool { return n.Name == name })
+func (s *Server) next() chan struct{} {
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	return s.changed
+}
+
+// announce wakes who watches; it is called with the lock held, after whatever may have changed something.
+func (s *Server) announce() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
@@ -344,7 +273,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/readyz":
 		s.readyz(w)
 	case r.URL.Path == "/version":
-		reply(w, 200, map[string]string{"major": "1", "minor": "37", "gitVersion": s.version})
+		reply(w, 200, map[string]string{"major": "1", "minor": "37", "gitVersion": "v1.37.1"})
 	case path[0] == "nodes" && len(path) <= 3:
 		s.serveNodes(w, r, path[1:])
 	case r.URL.Path == "/api/v1/events" && r.Method == http.MethodGet:
@@ -386,82 +315,6 @@ func (s *Server) readyz(w http.ResponseWriter) {
 	fmt.Fprint(w, "readyz check passed\n")
 }
 
-func (s *Server) serveNodes(w http.ResponseWriter, r *http.Request, name []string) {
-	if len(name) == 0 {
-		if r.Method != http.MethodGet {
-			s.unknown(w, r)
-			return
-		}
-		reply(w, 200, corev1.NodeList{TypeMeta: kind("v1", "NodeList"), ListMeta: metav1.ListMeta{ResourceVersion: s.latest()}, Items: s.nodes})
-		return
-	}
-	i := s.nodeAt(name[0])
-	if len(name) == 2 && (name[1] != "status" || r.Method != http.MethodPatch) {
-		s.unknown(w, r)
-		return
-	}
-	if i < 0 {
-		refuse(w, notFound("nodes", name[0]))
-		return
-	}
-	n := s.nodes[i]
-	switch {
-	case r.Method == http.MethodGet:
-	case r.Method == http.MethodDelete:
-		s.nodeHappens("DELETED", &s.nodes[i])
-		s.nodes = slices.Delete(s.nodes, i, i+1)
-	case r.Method == http.MethodPatch && r.Header.Get("Content-Type") == string(types.MergePatchType):
-		var patch, o map[string]any
-		if !s.read(w, r, &patch) {
-			return
-		}
-		for field := range patch {
-			if len(name) == 1 && field == "status" || len(name) == 2 && field != "status" {
-				delete(patch, field) // each of the two paths changes its own half
-			}
-		}
-		s.recode(n, &o)
-		merge(o, patch)
-		n = corev1.Node{}
-		s.recode(o, &n)
-		s.nodeHappens("MODIFIED", &n)
-		s.nodes[i] = n
-	default:
-		s.unknown(w, r)
-		return
-	}
-	n.TypeMeta = kind("v1", "Node")
-	reply(w, 200, n)
-}
-
-func (s *Server) listPods(w http.ResponseWriter, r *http.Request) {
-	node, ok := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "spec.nodeName=")
-	if r.URL.RawQuery == "" {
-		reply(w, 200, corev1.PodList{TypeMeta: kind("v1", "PodList"), Items: s.pods})
-		return
-	}
-	if !ok {
-		s.unknown(w, r)
-		return
-	}
-	list := corev1.PodList{TypeMeta: kind("v1", "PodList")}
-	s.pods = slices.DeleteFunc(s.pods, func(p corev1.Pod) bool {
-		if p.Spec.NodeName != node {
-			return false
-		}
-		if p.DeletionTimestamp != nil {
-			if s.endAfter >= 0 && s.shown[p.UID] >= s.endAfter {
-				s.podHappens("DELETED", &p)
-				return true
-			}
-			s.shown[p.UID]++
-		}
-		list.Items = append(list.Items, p)
-		return false
-	})
-	reply(w, 200, list)
-}
-
 // AddEvent adds an event, as a kubelet writes it.
 func (s *Server) AddEvent(e corev1.Event) { s.locked(func() { s.said = append(s.said, e) }) }
 
@@ -478,73 +331,6 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	reply(w, 200, list)
-}
-
-func (s *Server) listNamespace(w http.ResponseWriter, namespace string) {
-	list := corev1.PodList{TypeMeta: kind("v1", "PodList")}
-	for _, p := range s.pods {
-		if p.Namespace == namespace {
-			list.Items = append(list.Items, p)
-		}
-	}
-	reply(w, 200, list)
-}
-
-func (s *Server) evict(w http.ResponseWriter, r *http.Request, namespace, name string) {
-	var e policyv1.Eviction
-	if !s.read(w, r, &e) {
-		return
-	}
-	i := slices.IndexFunc(s.pods, func(p corev1.Pod) bool { return p.Namespace == namespace && p.Name == name })
-	if i < 0 {
-		refuse(w, notFound("pods", name))
-		return
-	}
-	p := &s.pods[i]
-	if o := e.DeleteOptions; o != nil && o.Preconditions != nil && o.Preconditions.UID != nil && *o.Preconditions.UID != p.UID {
-		refuse(w, metav1.Status{Code: 409, Reason: metav1.StatusReasonConflict, Message: "the UID in the precondition does not match"})
-		return
-	}
-	for _, b := range s.budgets {
-		if healthy := s.healthy(b); covers(b, p) && p.DeletionTimestamp == nil && healthy <= b.MinAvailable {
-			if b.RetryAfter > 0 {
-				w.Header().Set("Retry-After", fmt.Sprint(b.RetryAfter))
-			}
-			refuse(w, metav1.Status{Code: 429, Reason: metav1.StatusReasonTooManyRequests,
-				Message: "Cannot evict pod as it would violate the pod's disruption budget.",
-				Details: &metav1.StatusDetails{RetryAfterSeconds: int32(b.RetryAfter), Causes: []metav1.StatusCause{{
-					Type:    policyv1.DisruptionBudgetCause,
-					Message: fmt.Sprintf("The disruption budget %s needs %d healthy pods and has %d currently", b.Name, b.MinAvailable, healthy),
-				}}}})
-			return
-		}
-	}
-	now := metav1.Now()
-	p.DeletionTimestamp = &now
-	s.podHappens("MODIFIED", p)
-	s.evictions = append(s.evictions, e)
-	reply(w, 201, metav1.Status{TypeMeta: kind("v1", "Status"), Status: metav1.StatusSuccess, Code: 201})
-}
-
-func covers(b Budget, p *corev1.Pod) bool {
-	if p.Namespace != b.Namespace {
-		return false
-	}
-	for k, v := range b.Match {
-		if p.Labels[k] != v {
-			return false
-		}
-	}
-	return true
-}
-
-func (s *Server) healthy(b Budget) (n int) {
-	for i := range s.pods {
-		if p := &s.pods[i]; covers(b, p) && p.DeletionTimestamp == nil {
-			n++
-		}
-	}
-	return n
 }
 
 func (s *Server) serveSecrets(w http.ResponseWriter, r *http.Request, namespace string, name []string) {
@@ -579,6 +365,16 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, into any) bool {
 		return false
 	}
 	return true
+}
+
+func (s *Server) recode(from, into any) {
+	data, err := json.Marshal(from)
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
+		s.t.Errorf("clustertest: %v", err)
+	}
 }
 
 func kind(version, name string) metav1.TypeMeta {
