@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -17,10 +16,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -202,62 +199,6 @@ func defaultRoute(l netlink.Link, a Address) *netlink.Route {
 	return r
 }
 
-// Limits are what a pod may receive and send at most, in bits per second; zero is no limit.
-type Limits struct {
-	Ingress uint64
-	Egress  uint64
-}
-
-const (
-	burstFor = 100 * time.Millisecond // what may come at once is what the rate gives in this time, and never less than minBurst
-	queueFor = 25 * time.Millisecond  // what waits longer to be sent is dropped
-	minBurst = 128 << 10              // bytes: two of the largest segments that the kernel treats as one
-)
-
-// Limit bounds an interface that Attach has made: what is sent waits, what is received too fast is dropped, so that the sender slows down. The
-// limits are the link's and go with it.
-func Limit(at Place, limits Limits) error {
-	if limits == (Limits{}) {
-		return nil
-	}
-	s, err := enter(at.Netns)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	l, err := s.LinkByName(at.Name)
-	if err != nil {
-		return fmt.Errorf("looking for %s in %s: %w", at.Name, at.Netns, err)
-	}
-	if limits.Egress > 0 {
-		rate, burst := limits.Egress/8, burst(limits.Egress/8)
-		err := s.QdiscAdd(&netlink.Tbf{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
-			Rate: rate, Buffer: netlink.Xmittime(rate, burst), Limit: burst + uint32(min(rate*uint64(queueFor)/uint64(time.Second), math.MaxInt32))})
-		if err != nil {
-			return fmt.Errorf("limiting what %s sends (kernel module sch_tbf): %w", at.Name, err)
-		}
-	}
-	if limits.Ingress > 0 {
-		qdisc := netlink.MakeHandle(0xffff, 0)
-		if err := s.QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: qdisc, Parent: netlink.HANDLE_INGRESS}}); err != nil {
-			return fmt.Errorf("limiting what %s receives (kernel module sch_ingress): %w", at.Name, err)
-		}
-		police := netlink.NewPoliceAction()
-		police.Rate, police.Burst = uint32(min(limits.Ingress/8, math.MaxUint32)), burst(limits.Ingress/8)
-		police.Mtu, police.ExceedAction = minBurst, netlink.TC_POLICE_SHOT
-		if err := s.FilterAdd(&netlink.MatchAll{FilterAttrs: netlink.FilterAttrs{LinkIndex: l.Attrs().Index, Parent: qdisc, Priority: 1, Protocol: unix.ETH_P_ALL},
-			Actions: []netlink.Action{police}}); err != nil {
-			return fmt.Errorf("limiting what %s receives (kernel modules cls_matchall, act_police): %w", at.Name, err)
-		}
-	}
-	return nil
-}
-
-// burst is in bytes, of a rate in bytes per second.
-func burst(rate uint64) uint32 {
-	return uint32(min(max(rate*uint64(burstFor)/uint64(time.Second), minBurst), math.MaxInt32))
-}
-
 // Detach removes an interface of ours and what an attempt to make it has left. A namespace or an interface that is gone is success, and
 // so is one that is not ours.
 func Detach(at Place) error {
@@ -269,9 +210,7 @@ func Detach(at Place) error {
 		return err
 	}
 	defer s.close()
-	return s.removeIf(func(l netlink.Link) bool {
-		return ours(l) && (l.Attrs().Name == at.Name || strings.HasPrefix(l.Attrs().Name, birthPrefix))
-	})
+	return s.remove(at.Name)
 }
 
 // Check says in what an interface differs from what it shall be, or nil.
@@ -290,9 +229,9 @@ func Check(i Interface, at Place) error {
 		return err
 	}
 	defer s.close()
-	l, err := s.LinkByName(at.Name)
+	l, err := s.find(at.Name)
 	if err != nil {
-		return fmt.Errorf("looking for %s in %s: %w", at.Name, at.Netns, err)
+		return err
 	}
 	differs := func(what string, got, want any) error {
 		return fmt.Errorf("%s in %s has %s %v instead of %v", at.Name, at.Netns, what, got, want)
@@ -355,7 +294,7 @@ func (i Interface) removeStale(parent netlink.Link, places []Place) error {
 		if err != nil {
 			continue // most are gone; the search that follows leaves nothing out
 		}
-		err = s.removeIf(func(l netlink.Link) bool { return ours(l) && i.holds(l, parent) })
+		err = s.removeIf(func(l netlink.Link) bool { return i.holds(l, parent) })
 		s.close()
 		if err != nil {
 			return err
@@ -387,76 +326,11 @@ func (i Interface) removeEverywhere(parent netlink.Link) error {
 			if err != nil {
 				continue
 			}
-			errs = append(errs, s.removeIf(func(l netlink.Link) bool { return ours(l) && i.holds(l, parent) }))
+			errs = append(errs, s.removeIf(func(l netlink.Link) bool { return i.holds(l, parent) }))
 			s.close()
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// space is a network namespace: netlink calls that happen in it, from whatever thread.
-type space struct {
-	*netlink.Handle
-	path string
-	ns   netns.NsHandle
-}
-
-func enter(path string) (*space, error) {
-	ns, err := netns.GetFromPath(path)
-	if err != nil {
-		return nil, fmt.Errorf("entering the network namespace %s: %w", path, err)
-	}
-	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
-	if errors.Is(err, unix.EINVAL) { // a file that was a namespace's name: its mount is gone
-		err = fs.ErrNotExist
-	}
-	if err != nil {
-		ns.Close()
-		return nil, fmt.Errorf("entering the network namespace %s: %w", path, err)
-	}
-	return &space{Handle: h, path: path, ns: ns}, nil
-}
-
-func (s *space) close() {
-	s.Close()
-	s.ns.Close()
-}
-
-// clear makes room for an interface of this name.
-func (s *space) clear(name string) error {
-	l, err := s.LinkByName(name)
-	if err == nil && !ours(l) {
-		return fmt.Errorf("making %s in %s: there is one already, of type %s, which is not ours", name, s.path, l.Type())
-	}
-	return s.removeIf(func(l netlink.Link) bool {
-		return ours(l) && (l.Attrs().Name == name || strings.HasPrefix(l.Attrs().Name, birthPrefix))
-	})
-}
-
-func (s *space) removeIf(f func(netlink.Link) bool) error {
-	links, err := list(s.LinkList)
-	if err != nil {
-		return fmt.Errorf("listing the interfaces in %s: %w", s.path, err)
-	}
-	for _, l := range links {
-		if !f(l) {
-			continue
-		}
-		if err := s.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("removing %s in %s: %w", l.Attrs().Name, s.path, err)
-		}
-	}
-	return nil
-}
-
-// list asks again when the list has changed while the kernel was writing it: what it gives then is not all there is.
-func list[T any](f func() ([]T, error)) (all []T, err error) {
-	for range 20 {
-		if all, err = f(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return all, err
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
