@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gophercloud/gophercloud/v2"
-
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
@@ -174,29 +172,21 @@ func TestGroupsThatSomebodyAddedToAPortStay(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
 	v := mustUp(t, lab, "demo", servers())
-	network, err := connect(t, lab).Network()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var made struct {
 		Group struct{ ID string } `json:"security_group"`
 	}
-	if _, err := network.Post(t.Context(), network.ServiceURL("security-groups"), map[string]any{"security_group": map[string]any{"name": "extra"}}, &made, nil); err != nil {
-		t.Fatal(err)
-	}
-	port := network.ServiceURL("ports", v.Nodes[0].PortID)
+	neutron(t, lab, "POST", "security-groups", map[string]any{"security_group": map[string]any{"name": "extra"}}, &made)
+	port := "ports/" + v.Nodes[0].PortID
 	only := map[string]any{"port": map[string]any{"security_groups": []string{made.Group.ID}}} // ours are gone, theirs is there
-	if _, err := network.Put(t.Context(), port, only, nil, &gophercloud.RequestOpts{OkCodes: []int{200}}); err != nil {
-		t.Fatal(err)
-	}
+	neutron(t, lab, "PUT", port, only, nil)
 	mustUp(t, lab, "demo", servers())
 	var got struct {
 		Port struct {
 			Groups []string `json:"security_groups"`
 		}
 	}
-	if _, err := network.Get(t.Context(), port, &got, nil); err != nil || len(got.Port.Groups) != 3 {
-		t.Errorf("%v, groups %v", err, got.Port.Groups)
+	if get(t, lab, port, &got); len(got.Port.Groups) != 3 {
+		t.Errorf("groups %v", got.Port.Groups)
 	}
 }
 

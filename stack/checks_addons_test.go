@@ -91,7 +91,7 @@ func TestFaultsOfTheRegistryAndTheRouterAreFoundAndNamed(t *testing.T) {
 
 		"a router without pods": {"router", bad, ours, "0 of 1 pods are ready", func(_ *testing.T, a *addons) { a.pods["router"] = 0 }},
 		"a router without a floating IP": {"router", bad, ours, "no floating IP leads to its load balancer", func(t *testing.T, a *addons) {
-			post(t, a.lab, "PUT", "floatingips/"+a.fip, map[string]any{"floatingip": map[string]any{"port_id": nil}}, nil)
+			neutron(t, a.lab, "PUT", "floatingips/"+a.fip, map[string]any{"floatingip": map[string]any{"port_id": nil}}, nil)
 		}},
 		"a router that is silent": {"router", bad, ours, "EOF", func(_ *testing.T, a *addons) { a.silent = true }},
 		"names that lead nowhere": {"router", bad, you, ": no such host", func(_ *testing.T, a *addons) { a.names.Drop("*.apps.kuryr.internal.") }},

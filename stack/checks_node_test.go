@@ -281,13 +281,6 @@ func TestSudoWithAPasswordIsFound(t *testing.T) {
 	}
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestFaultsOfTheClusterAreFoundAndNamed(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gophercloud/gophercloud/v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -76,16 +75,9 @@ func pod(name, node string, phase corev1.PodPhase) corev1.Pod {
 	return x
 }
 
-func (p *pods) network() *gophercloud.ServiceClient {
-	client, err := connect(p.t, p.Lab).Network()
-	must(p.t, err)
-	return client
-}
-
 // port makes a port in Neutron that has been there for a while.
 func (p *pods) port(name, description string) (id, address string) {
 	p.t.Helper()
-	network := p.network()
 	var made struct {
 		Port struct {
 			ID  string
@@ -95,8 +87,7 @@ func (p *pods) port(name, description string) (id, address string) {
 		}
 	}
 	body := map[string]any{"port": map[string]any{"network_id": p.view.Networks[0].ID, "name": name, "description": description}}
-	_, err := network.Post(p.t.Context(), network.ServiceURL("ports"), body, &made, nil)
-	must(p.t, err)
+	neutron(p.t, p.Lab, "POST", "ports", body, &made)
 	p.Set("port", made.Port.ID, "created_at", time.Now().Add(longAgo).UTC().Format("2006-01-02T15:04:05Z"))
 	return made.Port.ID, made.Port.IPs[0].Address
 }
@@ -111,12 +102,9 @@ func (p *pods) attach(worker, port string, vlan int) {
 
 func (p *pods) trunk(worker, verb string, subport map[string]any) {
 	p.t.Helper()
-	network := p.network()
 	for _, n := range p.view.Nodes {
 		if n.Name == worker {
-			body := map[string]any{"sub_ports": []map[string]any{subport}}
-			_, err := network.Put(p.t.Context(), network.ServiceURL("trunks", n.TrunkID, verb), body, nil, &gophercloud.RequestOpts{OkCodes: []int{200}})
-			must(p.t, err)
+			neutron(p.t, p.Lab, "PUT", "trunks/"+n.TrunkID+"/"+verb, map[string]any{"sub_ports": []map[string]any{subport}}, nil)
 		}
 	}
 }

@@ -3,11 +3,8 @@ package stack_test
 import (
 	"testing"
 
-	"github.com/gophercloud/gophercloud/v2"
-
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
-	"github.com/kuryrctl/kuryrctl/stack"
 )
 
 func TestAStackIsDescribedInDepth(t *testing.T) {
@@ -17,11 +14,11 @@ func TestAStackIsDescribedInDepth(t *testing.T) {
 	worker := built.Nodes[1]
 	port := func(name string) string {
 		var made struct{ Port struct{ ID string } }
-		post(t, lab, "POST", "ports", map[string]any{"port": map[string]any{"name": name, "description": openstack.Mark("demo"), "network_id": network(built, "demo/pod_net")}}, &made)
+		neutron(t, lab, "POST", "ports", map[string]any{"port": map[string]any{"name": name, "description": openstack.Mark("demo"), "network_id": id(t, lab, "networks", "demo/pod_net")}}, &made)
 		return made.Port.ID
 	}
 	free, pod := port("demo/pod-worker-0-abcdefgh"), port("default/web-1")
-	post(t, lab, "PUT", "trunks/"+worker.TrunkID+"/add_subports", map[string]any{"sub_ports": []map[string]any{
+	neutron(t, lab, "PUT", "trunks/"+worker.TrunkID+"/add_subports", map[string]any{"sub_ports": []map[string]any{
 		{"port_id": free, "segmentation_type": "vlan", "segmentation_id": 1}, {"port_id": pod, "segmentation_type": "vlan", "segmentation_id": 2}}}, nil)
 
 	lab.ResetLog()
@@ -45,42 +42,5 @@ func TestAStackIsDescribedInDepth(t *testing.T) {
 	}
 	if f := v.FloatingIPs; len(f) != 1 || f[0].LeadsTo != "master-0" || f[0].FixedIP != v.Nodes[0].Address {
 		t.Errorf("floating IPs %+v", f)
-	}
-}
-
-func network(v *stack.View, name string) string {
-	for _, n := range v.Networks {
-		if n.Name == name {
-			return n.ID
-		}
-	}
-	return ""
-}
-
-// post makes a call of Neutron as somebody else would.
-func post(t *testing.T, lab *labtest.Lab, method, path string, body, into any) {
-	t.Helper()
-	as(t, lab, "fake", method, path, body, into)
-}
-
-func get(t *testing.T, lab *labtest.Lab, path string, into any) {
-	t.Helper()
-	as(t, lab, "fake", "GET", path, nil, into)
-}
-
-// as makes a call of Neutron with a login of the fake cloud.
-func as(t *testing.T, lab *labtest.Lab, login, method, path string, body, into any) {
-	t.Helper()
-	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: login, File: lab.CloudsYAML()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := cloud.Network()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = client.Request(t.Context(), method, client.ServiceURL(path), &gophercloud.RequestOpts{JSONBody: body, JSONResponse: into, OkCodes: []int{200, 201}})
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -272,31 +272,20 @@ func found(t *testing.T, all map[string]faultOf) {
 	}
 }
 
-// id is that of a thing of Neutron's, as somebody else would find it.
-func id(t *testing.T, lab *labtest.Lab, path, name string) string {
-	t.Helper()
-	var found map[string][]struct{ ID string }
-	get(t, lab, path+"?name="+name, &found)
-	if len(found[path]) != 1 {
-		t.Fatalf("%s %s: %v", path, name, found)
-	}
-	return found[path][0].ID
-}
-
 func namesake(t *testing.T, lab *labtest.Lab) {
-	post(t, lab, "POST", "networks", map[string]any{"network": map[string]any{"name": "demo/pod_net"}}, nil)
+	neutron(t, lab, "POST", "networks", map[string]any{"network": map[string]any{"name": "demo/pod_net"}}, nil)
 }
 
 func leak(t *testing.T, lab *labtest.Lab) {
-	post(t, lab, "POST", "ports", map[string]any{"port": map[string]any{"name": "demo/worker-7", "network_id": id(t, lab, "networks", "demo/vm_net"), "description": openstack.Mark("demo")}}, nil)
+	neutron(t, lab, "POST", "ports", map[string]any{"port": map[string]any{"name": "demo/worker-7", "network_id": id(t, lab, "networks", "demo/vm_net"), "description": openstack.Mark("demo")}}, nil)
 }
 
 func foreign(t *testing.T, lab *labtest.Lab) {
-	post(t, lab, "POST", "ports", map[string]any{"port": map[string]any{"name": "mine", "network_id": id(t, lab, "networks", "demo/vm_net")}}, nil)
+	neutron(t, lab, "POST", "ports", map[string]any{"port": map[string]any{"name": "mine", "network_id": id(t, lab, "networks", "demo/vm_net")}}, nil)
 }
 
 func amongClusterIPs(t *testing.T, lab *labtest.Lab) {
-	post(t, lab, "POST", "ports", map[string]any{"port": map[string]any{"name": "vrrp", "network_id": id(t, lab, "networks", "demo/service_net"),
+	neutron(t, lab, "POST", "ports", map[string]any{"port": map[string]any{"name": "vrrp", "network_id": id(t, lab, "networks", "demo/service_net"),
 		"fixed_ips": []map[string]string{{"ip_address": "172.30.1.1"}}}}, nil)
 }
 
@@ -305,7 +294,7 @@ func detach(t *testing.T, lab *labtest.Lab) {
 		FloatingIPs []struct{ ID string }
 	}
 	get(t, lab, "floatingips", &found)
-	post(t, lab, "PUT", "floatingips/"+found.FloatingIPs[0].ID, map[string]any{"floatingip": map[string]any{"port_id": nil}}, nil)
+	neutron(t, lab, "PUT", "floatingips/"+found.FloatingIPs[0].ID, map[string]any{"floatingip": map[string]any{"port_id": nil}}, nil)
 }
 
 func broken(_ *testing.T, lab *labtest.Lab) {

@@ -217,13 +217,7 @@ func TestALockNeedsRoomWhereAStackIsMadeAndNoneWhereItIsRemoved(t *testing.T) {
 	}
 	lab = labtest.New(t, []string{"demo"}, openstacktest.Quota("network", "security_group", used+1))
 	mustUp(t, lab, "demo", servers())
-	client, err := connect(t, lab).Network()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := client.Post(t.Context(), client.ServiceURL("security-groups"), map[string]any{"security_group": map[string]any{"name": "somebody's"}}, nil, nil); err != nil {
-		t.Fatal(err)
-	}
+	neutron(t, lab, "POST", "security-groups", map[string]any{"security_group": map[string]any{"name": "somebody's"}}, nil)
 	mustDown(t, lab, "demo")
 	lab.Delete("security_group", "somebody's")
 	empty(t, lab)

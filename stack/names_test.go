@@ -1,12 +1,7 @@
 package stack_test
 
 import (
-	"slices"
 	"testing"
-	"time"
-
-	"github.com/gophercloud/gophercloud/v2/openstack/loadbalancer/v2/loadbalancers"
-	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
 
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
@@ -16,41 +11,23 @@ import (
 )
 
 // router makes what the controller makes for the router's Service: a load balancer with a floating IP.
-func router(t *testing.T, lab *labtest.Lab, v *stack.View) (address string) {
+func router(t *testing.T, lab *labtest.Lab) (address string) {
 	t.Helper()
-	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: lab.CloudsYAML(), Backoff: time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
+	port := balancer(t, lab, map[string]any{"name": "demo/svc/kuryr-router/router/0a1b2c3d", "description": openstack.Mark("demo"),
+		"vip_subnet_id": id(t, lab, "subnets", "demo/service_subnet")})
+	var made struct {
+		FloatingIP struct {
+			Address string `json:"floating_ip_address"`
+		}
 	}
-	octavia, err := cloud.LoadBalancer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	neutron, err := cloud.Network()
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := slices.IndexFunc(v.Networks, func(n stack.NetworkView) bool { return n.Name == "demo/service_net" })
-	lb, err := loadbalancers.Create(t.Context(), octavia, loadbalancers.CreateOpts{Name: "demo/svc/kuryr-router/router/0a1b2c3d", Description: openstack.Mark("demo"), VipSubnetID: v.Networks[i].SubnetID}).Extract()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var public struct {
-		Networks []struct{ ID string }
-	}
-	if _, err := neutron.Get(t.Context(), neutron.ServiceURL("networks")+"?name=public", &public, nil); err != nil {
-		t.Fatal(err)
-	}
-	f, err := floatingips.Create(t.Context(), neutron, floatingips.CreateOpts{FloatingNetworkID: public.Networks[0].ID, PortID: lb.VipPortID, Description: openstack.Mark("demo")}).Extract()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f.FloatingIP
+	neutron(t, lab, "POST", "floatingips", map[string]any{"floatingip": map[string]any{
+		"floating_network_id": id(t, lab, "networks", "public"), "port_id": port, "description": openstack.Mark("demo")}}, &made)
+	return made.FloatingIP.Address
 }
 
 func TestTheNamesOfApplicationsFollowTheRouter(t *testing.T) {
 	lab := labtest.New(t, []string{"demo"}, openstacktest.Polls(0))
-	v := mustUp(t, lab, "demo", servers())
+	mustUp(t, lab, "demo", servers())
 	c := servers()
 	c.DNS.AppsDomain = "kuryr.internal"
 	s := open(t, lab, "demo")
@@ -58,7 +35,7 @@ func TestTheNamesOfApplicationsFollowTheRouter(t *testing.T) {
 	if err != nil || n.Without == "" || len(n.Records) != 3 {
 		t.Fatalf("without a router: %+v, %v", n, err)
 	}
-	want := router(t, lab, v)
+	want := router(t, lab)
 	if n, err = s.Names(t.Context(), c); err != nil || n.Without != "" || n.Records[0].Name != "*.kuryr.internal" || n.Records[0].Address.String() != want {
 		t.Errorf("with a router at %s: %+v, %v", want, n, err)
 	}

@@ -1,13 +1,10 @@
 package stack_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -17,87 +14,9 @@ import (
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
-	"github.com/kuryrctl/kuryrctl/internal/wait"
 	"github.com/kuryrctl/kuryrctl/provision"
 	"github.com/kuryrctl/kuryrctl/stack"
 )
-
-// open logs in anew, as every command does.
-func open(t testing.TB, lab *labtest.Lab, name string) *stack.Stack {
-	t.Helper()
-	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: lab.CloudsYAML(), Backoff: time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := stack.Open(cloud, name, stack.Options{Dial: lab.Dial, State: lab.State, Poll: time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	return s
-}
-
-// servers declares a stack that ends at servers: what OpenStack does is the business of most tests.
-func servers() stack.Config {
-	c := stack.Defaults()
-	c.Kubernetes.Install = false
-	return c
-}
-
-func up(t testing.TB, lab *labtest.Lab, name string, c stack.Config) (*stack.View, error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	return open(t, lab, name).Up(ctx, c, stack.UpOptions{Parallel: 8})
-}
-
-func down(t testing.TB, lab *labtest.Lab, name string) error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	s := open(t, lab, name)
-	r, err := s.Removal(ctx)
-	if err != nil {
-		return err
-	}
-	return s.Down(ctx, r, stack.UpOptions{Parallel: 8})
-}
-
-func mustUp(t testing.TB, lab *labtest.Lab, name string, c stack.Config) *stack.View {
-	t.Helper()
-	v, err := up(t, lab, name, c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
-func mustDown(t testing.TB, lab *labtest.Lab, name string) {
-	t.Helper()
-	if err := down(t, lab, name); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// madeUp is in the names that the cloud makes up: ids, and addresses it chose.
-var madeUp = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|172\.24\.4\.\d+`)
-
-// left is what is in the cloud, without what differs between two runs.
-func left(lab *labtest.Lab) []string {
-	all := lab.Left()
-	for i := range all {
-		all[i] = madeUp.ReplaceAllString(all[i], "ID")
-	}
-	slices.Sort(all)
-	return all
-}
-
-func empty(t *testing.T, lab *labtest.Lab) {
-	t.Helper()
-	if all := left(lab); len(all) > 0 {
-		t.Fatalf("left in the cloud:\n%s", strings.Join(all, "\n"))
-	}
-}
 
 func TestAStackIsBuiltFoundAgainAndLeavesNothing(t *testing.T) {
 	t.Parallel()
@@ -244,89 +163,6 @@ func TestDriftIsRepaired(t *testing.T) {
 	}
 }
 
-// The heart of it (how many writes a run makes can differ by a few, so a late cut may come after the last): whatever call a run is cut off after, the next one ends in the same state, and nothing is made twice.
-func TestCutAfterEveryWriteAndRunAgain(t *testing.T) {
-	t.Parallel()
-	reference := labtest.New(t, []string{"demo"})
-	mustUp(t, reference, "demo", servers())
-	want, writes := left(reference), len(reference.Writes())
-	for _, how := range []struct {
-		name string
-		cut  func(*labtest.Lab, int)
-	}{
-		{"after the answer", func(l *labtest.Lab, n int) { l.CutAfter(n) }},
-		{"before the answer", func(l *labtest.Lab, n int) { l.CutReply(n) }},
-	} {
-		for n := 1; n <= writes; n++ {
-			t.Run(fmt.Sprintf("%s of write %d", how.name, n), func(t *testing.T) {
-				t.Parallel()
-				lab := labtest.New(t, []string{"demo"})
-				how.cut(lab, n)
-				if _, err := up(t, lab, "demo", servers()); err == nil && n < writes { // the last write gives the lock back, and all is done by then
-					t.Fatal("the cut was not noticed")
-				}
-				lab.Heal()
-				mustUp(t, lab, "demo", servers())
-				if got := left(lab); !slices.Equal(got, want) {
-					t.Fatalf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-				}
-				mustDown(t, lab, "demo")
-				empty(t, lab)
-			})
-		}
-	}
-}
-
-func TestCutAfterEveryWriteAndRemove(t *testing.T) {
-	t.Parallel()
-	reference := labtest.New(t, []string{"demo"})
-	mustUp(t, reference, "demo", servers())
-	for n := 1; n < len(reference.Writes()); n++ {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			t.Parallel()
-			lab := labtest.New(t, []string{"demo"})
-			lab.CutAfter(n)
-			if _, err := up(t, lab, "demo", servers()); err == nil && len(lab.Writes()) > n {
-				t.Fatal("the cut was not noticed")
-			}
-			lab.Heal()
-			lab.State = t.TempDir() // another machine: neither key nor pins
-			s := open(t, lab, "demo")
-			r, err := s.Removal(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Down(t.Context(), r, stack.UpOptions{Parallel: 8, BreakLock: true}); err != nil { // the dead run's lock may be there
-				t.Fatal(err)
-			}
-			empty(t, lab)
-		})
-	}
-}
-
-func TestRemovalCutAfterEveryWriteIsResumed(t *testing.T) {
-	t.Parallel()
-	reference := labtest.New(t, []string{"demo"})
-	mustUp(t, reference, "demo", servers())
-	reference.ResetLog()
-	mustDown(t, reference, "demo")
-	for n := 1; n < len(reference.Writes()); n++ {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			t.Parallel()
-			lab := labtest.New(t, []string{"demo"})
-			mustUp(t, lab, "demo", servers())
-			lab.ResetLog()
-			lab.CutAfter(n)
-			if err := down(t, lab, "demo"); err == nil && len(lab.Writes()) > n {
-				t.Fatal("the cut was not noticed")
-			}
-			lab.Heal()
-			mustDown(t, lab, "demo")
-			empty(t, lab)
-		})
-	}
-}
-
 func TestALoadBalancerThatIsNotDeletedAtFirstIsDeletedOnceMore(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"}, openstacktest.FailDeletions(2))
@@ -371,15 +207,7 @@ func TestForeignObjectsStopTheRemovalBeforeItsFirstWrite(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
 	v := mustUp(t, lab, "demo", servers())
-	client, err := connect(t, lab).Network()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var made struct{ Port struct{ ID string } }
-	body := map[string]any{"port": map[string]any{"network_id": v.Networks[2].ID, "name": "somebody's"}}
-	if _, err := client.Post(t.Context(), client.ServiceURL("ports"), body, &made, nil); err != nil {
-		t.Fatal(err)
-	}
+	neutron(t, lab, "POST", "ports", map[string]any{"port": map[string]any{"network_id": v.Networks[2].ID, "name": "somebody's"}}, nil)
 	s := open(t, lab, "demo")
 	r, err := s.Removal(t.Context())
 	if err != nil || len(r.Foreign) != 1 || r.Foreign[0].Name != "somebody's" {
@@ -399,58 +227,13 @@ func TestALostMonitorsPortGoesWithTheStack(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
 	v := mustUp(t, lab, "demo", servers())
-	client, err := connect(t, lab).Network()
-	if err != nil {
-		t.Fatal(err)
-	}
-	body := map[string]any{"port": map[string]any{"network_id": v.Networks[0].ID, "name": "ovn-lb-hm-subnet", "device_owner": "ovn-lb-hm:distributed"}}
-	if _, err := client.Post(t.Context(), client.ServiceURL("ports"), body, nil, nil); err != nil {
-		t.Fatal(err)
-	}
+	port := map[string]any{"network_id": v.Networks[0].ID, "name": "ovn-lb-hm-subnet", "device_owner": "ovn-lb-hm:distributed"}
+	neutron(t, lab, "POST", "ports", map[string]any{"port": port}, nil)
 	if p, err := open(t, lab, "demo").Plan(t.Context(), servers()); err != nil || p.HasChanges() {
 		t.Errorf("while its load balancer is there: %+v, %v", p, err)
 	}
 	mustDown(t, lab, "demo")
 	empty(t, lab)
-}
-
-// neutron-server was killed when it had made the router and not yet its gateway.
-func TestARouterThatWasHalfMadeIsMadeAnew(t *testing.T) {
-	t.Parallel()
-	lab := labtest.New(t, []string{"demo"})
-	client, err := connect(t, lab).Network()
-	if err != nil {
-		t.Fatal(err)
-	}
-	killed := false
-	lab.Judge(func(s openstacktest.Sent) *openstacktest.Mishap {
-		if !killed && s.Method == http.MethodPost && strings.HasSuffix(s.URL.Path, "/v2.0/routers") && strings.Contains(string(s.Body), "external_gateway_info") {
-			killed = true
-			return &openstacktest.Mishap{Status: http.StatusBadGateway}
-		}
-		return nil
-	})
-	s := open(t, lab, "demo")
-	var made struct{ Router struct{ ID string } }
-	_, err = s.Up(t.Context(), servers(), stack.UpOptions{Parallel: 8, On: func(e graph.Event) {
-		if e.Key != "router.main" || e.Kind != graph.Started {
-			return
-		}
-		half := map[string]any{"router": map[string]any{"name": "demo/router", "description": openstack.Mark("demo")}}
-		if _, err := client.Post(t.Context(), client.ServiceURL("routers"), half, &made, nil); err != nil {
-			t.Error(err)
-		}
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var now struct{ Routers []struct{ ID string } }
-	if _, err := client.Get(t.Context(), client.ServiceURL("routers"), &now, nil); err != nil || len(now.Routers) != 1 || now.Routers[0].ID == made.Router.ID {
-		t.Errorf("%+v, %v; half made was %s", now, err, made.Router.ID)
-	}
-	if p, err := s.Plan(t.Context(), servers()); err != nil || p.HasChanges() {
-		t.Errorf("%+v, %v", p, err)
-	}
 }
 
 // Two servers took the last room at once, and Nova counted once more.
@@ -535,29 +318,6 @@ func TestAFullQuotaIsKnownBeforeTheFirstWriteAndAnAdministratorRaisesIt(t *testi
 	empty(t, lab)
 }
 
-func TestAnInterruptFinishesCallsAndTheNextRunGoesOn(t *testing.T) {
-	t.Parallel()
-	lab := labtest.New(t, []string{"demo"})
-	stop := make(chan struct{})
-	ctx := wait.WithStop(t.Context(), stop)
-	stopped := false
-	_, err := open(t, lab, "demo").Up(ctx, servers(), stack.UpOptions{Parallel: 8, On: func(e graph.Event) {
-		if e.Kind == graph.Done && strings.HasPrefix(string(e.Key), "trunk.") && !stopped {
-			stopped = true
-			close(stop)
-		}
-	}})
-	if !errors.Is(err, wait.ErrStopping) {
-		t.Fatalf("got %v", err)
-	}
-	for _, w := range lab.Writes() {
-		if w.Status == 0 || w.Status >= 400 {
-			t.Errorf("a call was cut off: %+v", w)
-		}
-	}
-	mustUp(t, lab, "demo", servers())
-}
-
 func TestAnotherMachineIsToldWhereTheKeyIs(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})
@@ -580,21 +340,4 @@ func TestAHostWithAnotherKeyIsNeverTrusted(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "host.worker-0") || !strings.Contains(err.Error(), "SHA256:") {
 		t.Fatalf("got %v", err)
 	}
-}
-
-func connect(t *testing.T, lab *labtest.Lab) *openstack.Cloud {
-	t.Helper()
-	cloud, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "fake", File: lab.CloudsYAML()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cloud
-}
-
-func prefix(t *testing.T, s string) (p stack.Prefix) {
-	t.Helper()
-	if err := p.Prefix.UnmarshalText([]byte(s)); err != nil {
-		t.Fatal(err)
-	}
-	return p
 }
