@@ -50,7 +50,7 @@ func (c *Controller) offer(ctx context.Context, n *node, name string, subports i
 	switch {
 	case err == nil:
 		n.offered = parseVersion(after.ResourceVersion)
-	case !gone(err) && !apierrors.IsConflict(err):
+	case !apierrors.IsNotFound(err) && !apierrors.IsConflict(err):
 		return fmt.Errorf("telling the subports of node %s: %w", name, err)
 	}
 	return nil

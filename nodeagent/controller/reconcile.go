@@ -67,7 +67,7 @@ func (c *Controller) pool(ctx context.Context, n *node, name string) (*vif.Subpo
 	p := &vif.SubportPool{}
 	err := c.pools.Get().Resource(vif.Resource).Name(name).Do(ctx).Into(p)
 	switch {
-	case gone(err):
+	case apierrors.IsNotFound(err):
 		n.last = nil
 		return nil, nil
 	case err != nil:
@@ -186,7 +186,7 @@ func (c *Controller) dismiss(ctx context.Context, n *node, name string, pool *vi
 	if err := c.mayWrite(); err != nil {
 		return err
 	}
-	if err := c.pools.Delete().Resource(vif.Resource).Name(name).Do(ctx).Error(); err != nil && !gone(err) {
+	if err := c.pools.Delete().Resource(vif.Resource).Name(name).Do(ctx).Error(); err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("deleting the subport pool of %s: %w", name, err)
 	}
 	c.suspect(pool)
@@ -254,7 +254,7 @@ func (c *Controller) publish(ctx context.Context, n *node, name string, pool *vi
 	case err == nil:
 		n.last = out
 		return out, nil
-	case gone(err):
+	case apierrors.IsNotFound(err):
 		n.last = nil
 		return nil, apierrors.NewConflict(vif.GVR.GroupResource(), name, err)
 	case apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err):
@@ -373,7 +373,7 @@ func (c *Controller) decorate(ctx context.Context, n *node, s settings, pool *vi
 			return 0, err
 		}
 		patch := fmt.Appendf(nil, `{"metadata":{"uid":%q,"annotations":{%q:%q}}}`, p.UID, vif.AnnotationPort, port)
-		if _, err := c.kube.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil && !gone(err) && !apierrors.IsConflict(err) {
+		if _, err := c.kube.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return 0, fmt.Errorf("annotating pod %s/%s: %w", p.Namespace, p.Name, err)
 		}
 	}
