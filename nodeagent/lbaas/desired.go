@@ -5,23 +5,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-
-	"github.com/kuryrctl/kuryrctl/internal/openstack"
 )
 
 // Class is the spec.loadBalancerClass that asks for what an unset one gets.
 const Class = "kuryr.openstack.org/octavia"
-
-// Annotations of Services that are understood: those of cloud-provider-openstack, with its meaning.
-const (
-	annotationInternal = "service.beta.kubernetes.io/openstack-internal-load-balancer"
-	annotationPrefix   = "loadbalancer.openstack.org/"
-)
 
 // facts are what [desired] must know of the stack.
 type facts struct {
@@ -100,31 +91,6 @@ func public(s *corev1.Service) bool {
 	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && (s.Spec.LoadBalancerClass == nil || *s.Spec.LoadBalancerClass == Class)
 }
 
-// prefix begins the names of all load balancers that are made here.
-func prefix(stack string) string { return stack + "/svc/" }
-
-// nameOf is the name of a Service's load balancer. A Service that is made anew under its old name has another.
-func nameOf(stack string, s *corev1.Service) string {
-	return prefix(stack) + s.Namespace + "/" + s.Name + "/" + short(s)
-}
-
-func short(s *corev1.Service) string { return string(s.UID)[:min(8, len(s.UID))] }
-
-// keyOf reads [nameOf] back, to namespace/name.
-func keyOf(stack, name string) (string, bool) {
-	rest, ok := strings.CutPrefix(name, prefix(stack))
-	at := strings.LastIndex(rest, "/")
-	if !ok || strings.Count(rest, "/") != 2 {
-		return "", false
-	}
-	return rest[:at], true
-}
-
-// markOf is the description of a floating IP: whose it is, and for which Service.
-func markOf(stack string, s *corev1.Service) string {
-	return openstack.ServiceMark(stack, s.Namespace+"/"+s.Name+"/"+short(s))
-}
-
 // desired says what a Service asks for, and which of its wishes cannot be granted. It depends on its arguments alone.
 func desired(s *corev1.Service, endpoints []*discoveryv1.EndpointSlice, f facts) want {
 	var w want
@@ -165,39 +131,10 @@ type designer struct {
 	w *want
 }
 
+// wish notes what is not granted, once however many ports have the same wish.
 func (d *designer) wish(r Reason, format string, args ...any) {
-	d.w.wishes = append(d.w.wishes, wish{r, fmt.Sprintf(format, args...)})
-}
-
-// understood are the annotations below annotationPrefix that mean something here; true are those that the OVN provider has nothing for.
-var understood = map[string]bool{
-	"floating-network-id": false, "floating-subnet-id": false, "keep-floatingip": false, "hostname": false,
-	"enable-health-monitor": false, "health-monitor-delay": false, "health-monitor-timeout": false, "health-monitor-max-retries": false, "health-monitor-max-retries-down": false,
-	"lb-method": true, "connection-limit": true, "timeout-client-data": true, "timeout-member-connect": true, "timeout-member-data": true, "timeout-tcp-inspect": true,
-}
-
-// annotations says which of them will have no effect.
-func (d *designer) annotations() {
-	var foreign, beyond []string
-	for key := range d.Annotations {
-		name, ok := strings.CutPrefix(key, annotationPrefix)
-		if !ok {
-			continue
-		}
-		switch able, known := understood[name]; {
-		case !known:
-			foreign = append(foreign, key)
-		case able && d.ovn():
-			beyond = append(beyond, key)
-		}
-	}
-	slices.Sort(foreign)
-	slices.Sort(beyond)
-	if len(foreign) > 0 {
-		d.wish(AnnotationNotSupported, "without effect here: %s", strings.Join(foreign, ", "))
-	}
-	if len(beyond) > 0 {
-		d.wish(OptionNotSupported, "the provider ovn has nothing for %s", strings.Join(beyond, ", "))
+	if w := (wish{r, fmt.Sprintf(format, args...)}); !slices.Contains(d.w.wishes, w) {
+		d.w.wishes = append(d.w.wishes, w)
 	}
 }
 
@@ -218,39 +155,6 @@ func (d *designer) limits() {
 	}
 }
 
-func (d *designer) flag(key string) bool {
-	text, ok := d.Annotations[key]
-	if !ok {
-		return false
-	}
-	v, err := strconv.ParseBool(text)
-	if err != nil {
-		d.wish(AnnotationInvalid, "%s is %q: true or false is understood", key, text)
-	}
-	return v
-}
-
-// number reads an annotation between two bounds.
-func (d *designer) number(name string, otherwise, least, most int) int {
-	text, ok := d.Annotations[annotationPrefix+name]
-	if !ok {
-		return otherwise
-	}
-	v, err := strconv.Atoi(text)
-	if err != nil || v < least || v > most {
-		d.once(AnnotationInvalid, "%s is %q: a number from %d to %d is understood", annotationPrefix+name, text, least, most)
-		return otherwise
-	}
-	return v
-}
-
-// once says of each port the same only once.
-func (d *designer) once(r Reason, format string, args ...any) {
-	if w := (wish{r, fmt.Sprintf(format, args...)}); !slices.Contains(d.w.wishes, w) {
-		d.w.wishes = append(d.w.wishes, w)
-	}
-}
-
 // listener is what a port of the Service asks for, with its pool.
 func (d *designer) listener(p corev1.ServicePort, endpoints []*discoveryv1.EndpointSlice) *listener {
 	protocol := string(cmp.Or(p.Protocol, corev1.ProtocolTCP))
@@ -268,7 +172,7 @@ func (d *designer) listener(p corev1.ServicePort, endpoints []*discoveryv1.Endpo
 		case "ROUND_ROBIN", "LEAST_CONNECTIONS", "SOURCE_IP":
 			l.Pool.Algorithm = m
 		default:
-			d.once(AnnotationInvalid, "%slb-method is %q: ROUND_ROBIN, LEAST_CONNECTIONS and SOURCE_IP are understood", annotationPrefix, m)
+			d.wish(AnnotationInvalid, "%slb-method is %q: ROUND_ROBIN, LEAST_CONNECTIONS and SOURCE_IP are understood", annotationPrefix, m)
 		}
 		if public(d.Service) {
 			if l.CIDRs = d.ranges(); len(l.CIDRs) == 0 && len(d.Spec.LoadBalancerSourceRanges) > 0 {
@@ -279,7 +183,7 @@ func (d *designer) listener(p corev1.ServicePort, endpoints []*discoveryv1.Endpo
 	if d.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		l.Pool.Affinity = d.affinity(protocol)
 	}
-	if d.quiet(annotationPrefix + "enable-health-monitor") {
+	if d.flag(annotationPrefix + "enable-health-monitor") {
 		l.Pool.Monitor = d.monitor(protocol)
 	}
 	return l
@@ -297,40 +201,30 @@ func (d *designer) affinity(protocol string) *affinity {
 	}
 	switch {
 	case d.ovn() && d.pieces:
-		d.once(OptionNotSupported, "the provider ovn keeps no session affinity, since Octavia refuses its timeout")
+		d.wish(OptionNotSupported, "the provider ovn keeps no session affinity, since Octavia refuses its timeout")
 		return nil
 	case d.ovn() && a.Timeout > longest:
-		d.once(OptionNotSupported, "the provider ovn keeps session affinity for %d s at most", longest)
+		d.wish(OptionNotSupported, "the provider ovn keeps session affinity for %d s at most", longest)
 		a.Timeout = longest
 	case !d.ovn() && protocol == "TCP":
 		if a.Timeout != int(corev1.DefaultClientIPServiceAffinitySeconds) {
-			d.once(OptionNotSupported, "Octavia takes no timeout of the session affinity of TCP for the provider %s", d.provider)
+			d.wish(OptionNotSupported, "Octavia takes no timeout of the session affinity of TCP for the provider %s", d.provider)
 		}
 		a.Timeout = 0
 	}
 	return a
 }
 
-// quiet is [designer.flag] that complains once however many ports ask.
-func (d *designer) quiet(key string) bool {
-	before := len(d.w.wishes)
-	v := d.flag(key)
-	if all := d.w.wishes; len(all) > before && slices.Contains(all[:before], all[before]) {
-		d.w.wishes = all[:before]
-	}
-	return v
-}
-
 func (d *designer) monitor(protocol string) *monitor {
 	kind := map[string]string{"TCP": "TCP", "UDP": "UDP-CONNECT", "SCTP": "SCTP"}[protocol]
 	if d.ovn() && protocol == "SCTP" {
-		d.once(OptionNotSupported, "the provider ovn has no health monitor for SCTP")
+		d.wish(OptionNotSupported, "the provider ovn has no health monitor for SCTP")
 		return nil
 	}
 	m := &monitor{Type: kind, Delay: d.number("health-monitor-delay", 5, 1, 3600), Timeout: d.number("health-monitor-timeout", 3, 1, 3600),
 		Retries: d.number("health-monitor-max-retries", 1, 1, 10), RetriesDown: d.number("health-monitor-max-retries-down", 3, 1, 10)}
 	if m.Timeout > m.Delay {
-		d.once(AnnotationInvalid, "the health monitor's timeout %d s is longer than its delay %d s", m.Timeout, m.Delay)
+		d.wish(AnnotationInvalid, "the health monitor's timeout %d s is longer than its delay %d s", m.Timeout, m.Delay)
 		m.Timeout = m.Delay
 	}
 	return m
@@ -341,7 +235,7 @@ func (d *designer) ranges() (all []string) {
 	for _, text := range d.Spec.LoadBalancerSourceRanges {
 		p, err := netip.ParsePrefix(strings.TrimSpace(text))
 		if err != nil || !p.Addr().Is4() {
-			d.once(SourceRangeInvalid, "spec.loadBalancerSourceRanges has %q, which is no IPv4 range", text)
+			d.wish(SourceRangeInvalid, "spec.loadBalancerSourceRanges has %q, which is no IPv4 range", text)
 			continue
 		}
 		all = append(all, p.Masked().String())

@@ -59,6 +59,10 @@ func TestWhatAServiceAsksFor(t *testing.T) {
 			s.Annotations = map[string]string{annotationPrefix + "lb-method": "SOURCE_IP", annotationPrefix + "flavor-id": "x", annotationPrefix + "enable-health-monitor": "perhaps"}
 			s.Spec.Type, s.Spec.ExternalIPs = corev1.ServiceTypeNodePort, []string{"192.0.2.1"}
 		}, wishes: []Reason{AnnotationNotSupported, OptionNotSupported, AnnotationInvalid, ExternalIPsNotServed, NodePortNotServed}},
+		"what every port asks for in vain": {provider: "amphora", change: func(s *corev1.Service) {
+			s.Annotations = map[string]string{annotationPrefix + "enable-health-monitor": "perhaps", annotationPrefix + "connection-limit": "many"}
+			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: "https", Port: 443})
+		}, wishes: []Reason{AnnotationInvalid, AnnotationInvalid}},
 		"health monitors of OVN": {change: func(s *corev1.Service) {
 			s.Annotations = map[string]string{annotationPrefix + "enable-health-monitor": "true", annotationPrefix + "health-monitor-delay": "10", annotationPrefix + "health-monitor-timeout": "20"}
 			s.Spec.Ports = []corev1.ServicePort{{Name: "u", Port: 53, Protocol: corev1.ProtocolUDP}, {Name: "s", Port: 7000, Protocol: corev1.ProtocolSCTP}}

@@ -276,6 +276,18 @@ func (l *lab) events(reason string) (all []string) {
 	return all
 }
 
+// ready waits until it was told n times that a load balancer is.
+func (l *lab) ready(n int) {
+	l.t.Helper()
+	l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == n })
+}
+
+// another waits until the load balancer of this name is another one than that with the id first.
+func (l *lab) another(name, first string) {
+	l.t.Helper()
+	l.until("another one", func() bool { id := l.balancer(name); return id != "" && id != first })
+}
+
 // address is what a Service's status tells, once it does.
 func (l *lab) address(name string) string {
 	l.t.Helper()

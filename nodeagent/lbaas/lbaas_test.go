@@ -21,7 +21,7 @@ func TestAClusterIPIsALoadBalancerOfOneCall(t *testing.T) {
 	l.back(s, pods(10)...)
 	l.put(s)
 	services, _ := l.start(nil)
-	l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
+	l.ready(1)
 	const beginning = 5 + 2 + 1 // networks; load balancers and floating IPs; rules
 	if calls := len(l.fake.Reads()) + len(l.fake.Writes()) - beginning; calls > 5 {
 		t.Errorf("%d calls for 3 ports with 10 pods, want 5 at most", calls)

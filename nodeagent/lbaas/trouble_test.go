@@ -47,7 +47,7 @@ func TestWhatIsChangedBehindOurBackIsRepaired(t *testing.T) {
 				return append(slices.Clone(tree), "floating "+address+" "+name+" (kuryrctl stack=demo service=default/web/web-0001)", "open tcp 8080-8080 from <nil>")
 			}
 			was := l.address("web")
-			l.until("told", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
+			l.ready(1)
 			l.comes(whole(was)...)
 			do(l)
 			l.until("all is well", func() bool {
@@ -104,7 +104,7 @@ func TestALoadBalancerThatIsBusyForLongIsToldAndWaitedFor(t *testing.T) {
 	l := newLab(t, "ovn")
 	l.start(func(o *lbaas.Options) { o.Patience = 20 * time.Millisecond })
 	s, _ := l.web()
-	l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
+	l.ready(1)
 	l.fake.Set("loadbalancer", name, "provisioning_status", "PENDING_UPDATE") // for ever
 	l.back(s, "10.10.1.11")
 	l.until("told", func() bool { return len(l.events("LoadBalancerPending")) == 1 })
@@ -118,7 +118,7 @@ func TestALoadBalancerThatIsBusyForLongIsToldAndWaitedFor(t *testing.T) {
 	}
 	l.fake.Set("loadbalancer", name, "provisioning_status", "ACTIVE")
 	l.comes(name+" 172.30.0.20 ACTIVE", "default/web:TCP:80 SOURCE_IP_PORT [10.10.1.11:8080]")
-	l.until("told", func() bool { return len(l.events("LoadBalancerReady")) == 2 })
+	l.ready(2)
 	if n := len(l.events("LoadBalancerPending")); n != 1 {
 		t.Errorf("%d events about one state", n)
 	}
@@ -136,14 +136,14 @@ func TestAPartThatStaysPENDINGHasTheWholeMadeAnew(t *testing.T) {
 				}
 			})
 			s, _ := l.web()
-			l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
+			l.ready(1)
 			first := l.balancer(name)
 			l.fake.Set(kind, "default/web:TCP:80", "provisioning_status", "PENDING_CREATE") // for ever
 			if strings.Contains(what, "members") {
 				l.back(s, "10.10.1.11")
 			}
-			l.until("one more", func() bool { id := l.balancer(name); return id != "" && id != first })
-			l.until("ready again", func() bool { return len(l.events("LoadBalancerReady")) == 2 })
+			l.another(name, first)
+			l.ready(2)
 			if told := l.events("LoadBalancerFailed"); len(told) != 1 || !strings.Contains(told[0], "PENDING_CREATE for more than") {
 				t.Errorf("told %v", told)
 			}
@@ -158,7 +158,7 @@ func TestASlowLoadBalancerIsNotTakenForTheOneBeforeIt(t *testing.T) {
 	quick := func(o *lbaas.Options) { o.Settle = 30 * time.Millisecond }
 	_, stop := l.start(quick)
 	l.web()
-	l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
+	l.ready(1)
 	first := l.balancer(name)
 	stop()
 	l.fake.ResetLog()
@@ -168,8 +168,8 @@ func TestASlowLoadBalancerIsNotTakenForTheOneBeforeIt(t *testing.T) {
 		}
 	}
 	l.start(quick) // which sees all at first, and then the load balancer only as it asks for it
-	l.until("one more", func() bool { id := l.balancer(name); return id != "" && id != first })
-	l.until("ready again", func() bool { return len(l.events("LoadBalancerReady")) == 2 })
+	l.another(name, first)
+	l.ready(2)
 	if got := l.writes(); !slices.Equal(got, []string{"DELETE loadbalancers", "POST loadbalancers"}) {
 		t.Errorf("it took %v", got)
 	}
@@ -208,7 +208,7 @@ func TestADeletionThatEndsInERRORIsTriedLessAndLessOften(t *testing.T) {
 			l := newLab(t, "ovn", openstacktest.FailDeletions(4))
 			l.start(func(o *lbaas.Options) { o.Backoff, o.Resync = 40*time.Millisecond, 20*time.Millisecond })
 			_, tree := l.web()
-			l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
+			l.ready(1)
 			was := l.balancer(name)
 			l.fake.ResetLog()
 			began := time.Now()
@@ -238,7 +238,7 @@ func TestWhatOctaviaIsAtIsNotDeletedOverAndOver(t *testing.T) {
 	l := newLab(t, "ovn")
 	l.start(func(o *lbaas.Options) { o.Patience = 20 * time.Millisecond })
 	l.web()
-	l.until("ready", func() bool { return len(l.events("LoadBalancerReady")) == 1 })
+	l.ready(1)
 	l.fake.Set("loadbalancer", "demo/svc/default/web/web-0001", "provisioning_status", "PENDING_UPDATE") // for ever
 	l.fake.ResetLog()
 	l.kube.Remove("v1/namespaces/default/services/web")
