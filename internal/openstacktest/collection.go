@@ -1,7 +1,6 @@
 package openstacktest
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -269,16 +268,6 @@ func (s collection[T]) unchanged(q *call, r T) error {
 		return nil
 	}
 	return neutron(http.StatusPreconditionFailed, "RevisionNumberConstraintFailed", "Constrained to %s, but current revision is %s", want, text(v))
-}
-
-func (f fields) without(key string) fields {
-	out := fields{}
-	for k, v := range f {
-		if k != key {
-			out[k] = bytes.Clone(v)
-		}
-	}
-	return out
 }
 
 func allow[T row](*call, T) error             { return nil }

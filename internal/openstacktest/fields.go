@@ -19,6 +19,23 @@ func (f fields) has(key string) bool { _, ok := f[key]; return ok }
 // null tells that key was sent as null.
 func (f fields) null(key string) bool { return string(f[key]) == "null" }
 
+func (f fields) without(key string) fields {
+	f = maps.Clone(f)
+	delete(f, key)
+	return f
+}
+
+// take decodes what f has at key, if anything, and returns the rest of f.
+func (f fields) take(key string, into any) (fields, error) {
+	if !f.has(key) {
+		return f, nil
+	}
+	if err := json.Unmarshal(f[key], into); err != nil {
+		return nil, fmt.Errorf("decoding %s: %w", key, err)
+	}
+	return f.without(key), nil
+}
+
 // Struct tag `api` of a field of a resource: "c" may be given at creation, "u"
 // in an update; without the tag the field is the cloud's own.
 const (

@@ -2,7 +2,6 @@ package openstacktest
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
 )
@@ -97,18 +96,15 @@ func createPool(q *call, f fields) (*lbPool, error) {
 func (q *call) growPool(lb *loadBalancer, f fields, alone bool) (*lbPool, []branch, error) {
 	var members []fields
 	var hm fields
-	if f.has("members") {
-		if err := json.Unmarshal(f["members"], &members); err != nil {
-			return nil, nil, fmt.Errorf("decoding members: %w", err)
-		}
+	f, err := f.take("members", &members)
+	if err != nil {
+		return nil, nil, err
 	}
-	if f.has("healthmonitor") {
-		if err := json.Unmarshal(f["healthmonitor"], &hm); err != nil {
-			return nil, nil, fmt.Errorf("decoding healthmonitor: %w", err)
-		}
+	if f, err = f.take("healthmonitor", &hm); err != nil {
+		return nil, nil, err
 	}
 	p := &lbPool{part: q.newPart(lb.ProjectID, lb.ID)}
-	if err := q.fill(p, f.without("members").without("healthmonitor"), atCreate); err != nil {
+	if err := q.fill(p, f, atCreate); err != nil {
 		return nil, nil, err
 	}
 	p.LoadBalancer = lb.ID
@@ -131,7 +127,7 @@ func (q *call) growPool(lb *loadBalancer, f fields, alone bool) (*lbPool, []bran
 	}
 	q.balancer.pools.add(p)
 	made := []branch{p}
-	err := func() error {
+	err = func() error {
 		if hm != nil {
 			m, err := q.newMonitor(p, hm)
 			if err != nil {

@@ -32,13 +32,11 @@ func (q *call) grow(lb *loadBalancer, pools, listeners []fields) ([]branch, erro
 	// All pools are made first, those inside listeners too; names tell them apart.
 	for _, f := range listeners {
 		var pool fields
-		if f.has("default_pool") {
-			if err := json.Unmarshal(f["default_pool"], &pool); err != nil {
-				return nil, fmt.Errorf("decoding default_pool: %w", err)
-			}
-			if len(pool) > 1 || !pool.has("name") {
-				pools = append(pools, pool)
-			}
+		if _, err := f.take("default_pool", &pool); err != nil {
+			return nil, err
+		}
+		if f.has("default_pool") && (len(pool) > 1 || !pool.has("name")) {
+			pools = append(pools, pool)
 		}
 	}
 	for _, f := range pools {
@@ -57,11 +55,9 @@ func (q *call) grow(lb *loadBalancer, pools, listeners []fields) ([]branch, erro
 	}
 	for _, f := range listeners {
 		var pool fields
-		if f.has("default_pool") {
-			if err := json.Unmarshal(f["default_pool"], &pool); err != nil {
-				return nil, fmt.Errorf("decoding default_pool: %w", err)
-			}
-			f = f.without("default_pool")
+		f, err := f.take("default_pool", &pool)
+		if err != nil {
+			return nil, err
 		}
 		l, err := q.newListener(lb, f)
 		if err != nil {
@@ -98,11 +94,9 @@ func createListener(q *call, f fields) (*listener, error) {
 	}
 	var grown []branch
 	var pool fields
-	if f.has("default_pool") {
-		if err := json.Unmarshal(f["default_pool"], &pool); err != nil {
-			return nil, fmt.Errorf("decoding default_pool: %w", err)
-		}
-		f = f.without("default_pool")
+	f, err := f.take("default_pool", &pool)
+	if err != nil {
+		return nil, err
 	}
 	l, err := q.newListener(lb, f)
 	if err != nil {

@@ -1,10 +1,6 @@
 package openstacktest
 
-import (
-	"encoding/json"
-	"fmt"
-	"net/http"
-)
+import "net/http"
 
 type loadBalancer struct {
 	part
@@ -77,11 +73,8 @@ func createBalancer(q *call) (any, error) {
 	}
 	var listeners, pools []fields
 	for key, dst := range map[string]*[]fields{"listeners": &listeners, "pools": &pools} {
-		if f.has(key) {
-			if err := json.Unmarshal(f[key], dst); err != nil {
-				return nil, fmt.Errorf("decoding %s: %w", key, err)
-			}
-			f = f.without(key)
+		if f, err = f.take(key, dst); err != nil {
+			return nil, err
 		}
 	}
 	lb := &loadBalancer{part: q.newPart(q.who.ProjectID, ""), Provider: q.knobs.provider, VNICType: "normal", AdditionalVIP: []any{}, affinity: map[string]int{}}
