@@ -24,6 +24,7 @@ type lane struct {
 	good  int // answers since limit changed
 
 	served bool // the service has answered before, with no error of its own
+	missed bool // it was said that it does not any more
 }
 
 func newLane(most int) *lane { return &lane{slots: make(chan struct{}, most), limit: most} }
@@ -79,7 +80,9 @@ func (l *lane) leave() {
 func (l *lane) learn(cuts, status int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.served = l.served || status < http.StatusInternalServerError
+	if status < http.StatusInternalServerError {
+		l.served, l.missed = true, false
+	}
 	switch {
 	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
 		if cuts < l.cuts {
@@ -106,6 +109,14 @@ func (l *lane) hasServed() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.served
+}
+
+// miss reports whether nobody has missed the service since it answered last: one word is enough for all that wait.
+func (l *lane) miss() (first bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first, l.missed = !l.missed, true
+	return first
 }
 
 // pause closes the lane for everybody: one refusal for too many requests concerns them all.

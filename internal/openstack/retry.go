@@ -12,9 +12,9 @@ import (
 const (
 	maxTries     = 5
 	maxRateTries = 10 // for 429: nothing was done, and the cloud asks to come again
-	// maxAwayTries, about half a minute and a minute at most, is for a service that has answered before and is away now: it is restarted or
-	// moved. One that never answered has a wrong address rather, which a person wants to hear of at once.
-	maxAwayTries = 9
+	// maxAwayTries, about two minutes and four at most, is for a service that has answered before and is away now: it is restarted or moved.
+	// One that never answered has a wrong address rather, which a person wants to hear of at once.
+	maxAwayTries = 15
 	maxBackoff   = 30 * time.Second // bound of one random wait
 	maxWait      = 2 * time.Minute  // a cloud that asks for more has an outage, which is for a person to hear of
 )
@@ -22,13 +22,13 @@ const (
 // retry decides whether req is sent again, and when. The rule is one: a request that may have been applied is sent again only
 // if applying it twice is the same as once (RFC 9110 9.2.2). So GET, HEAD, PUT, DELETE and logins are repeated after transport errors and
 // 500, 502, 503, 504; POST and PATCH only when they never left, or when the reply says that nothing was done.
-func (t *transport) retry(req *http.Request, resp *http.Response, served, sent bool, err error, try int) (time.Duration, bool) {
+func (t *transport) retry(req *http.Request, resp *http.Response, away, sent bool, err error, try int) (time.Duration, bool) {
 	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		return 0, false
 	}
 	repeatable := isRepeatable(req)
 	limit := maxTries
-	if served && isAway(resp, sent) {
+	if away {
 		limit = maxAwayTries
 	}
 	if err != nil {
@@ -55,7 +55,7 @@ func (t *transport) retry(req *http.Request, resp *http.Response, served, sent b
 	if !asked {
 		return t.jitter(try), try < limit
 	}
-	if limit == maxAwayTries {
+	if away {
 		limit = maxTries // it says itself for how long it is away
 	}
 	// Not all at once when the time has come.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -90,10 +91,10 @@ func TestWhatIsSentAgain(t *testing.T) {
 		away  int // the tries of a service that has answered before
 	}{
 		{"a lost reply", lose, repeatable, 5, 5},
-		{"a connection that was refused", refused, all, 5, 9},
+		{"a connection that was refused", refused, all, 5, 15},
 		{"500", code(500), repeatable, 5, 5},
-		{"502", code(502), repeatable, 5, 9},
-		{"503", code(503), repeatable, 5, 9},
+		{"502", code(502), repeatable, 5, 15},
+		{"503", code(503), repeatable, 5, 15},
 		{"504", code(504), repeatable, 5, 5},
 		{"503 with the time to come again", code(503, "Retry-After", "1"), all, 5, 5},
 		{"429", code(429), all, 10, 10},
@@ -172,6 +173,36 @@ func TestWhatIsSentAgain(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestWhoeverWaitsForAServiceIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		var back time.Time
+		tr, _ := over(Options{Log: slog.New(slog.NewTextHandler(&said, nil))}, func(int, *http.Request) (*http.Response, error) {
+			if time.Now().Before(back) {
+				return nil, errRefused
+			}
+			return reply(200), nil
+		})
+		for outage := range 3 {
+			if outage > 0 {
+				back = time.Now().Add(20 * time.Second)
+			}
+			var waiting sync.WaitGroup
+			for range 4 {
+				waiting.Go(func() {
+					if _, err := tr.RoundTrip(request(t.Context(), "POST", ports, `{}`)); err != nil {
+						t.Errorf("after %d outages: %v", outage, err)
+					}
+				})
+			}
+			waiting.Wait()
+			if got := strings.Count(said.String(), "level=WARN"); got != outage {
+				t.Errorf("%d warnings after %d outages:\n%s", got, outage, said.String())
+			}
+		}
+	})
 }
 
 func TestRetriesWaitAsTheCloudAsks(t *testing.T) {

@@ -99,7 +99,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			l.learn(cuts, resp.StatusCode)
 		}
 
-		wait, again := t.retry(req, resp, l.hasServed(), sent, err, try)
+		away := isAway(resp, sent) && l.hasServed()
+		wait, again := t.retry(req, resp, away, sent, err, try)
 		if resp != nil && resent {
 			resp.Header.Set(resentHeader, "1")
 		}
@@ -114,6 +115,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		if resp != nil && notApplied(resp.StatusCode, resp.Header) {
 			l.pause(wait)
+		}
+		if away && wait > time.Second && l.miss() {
+			t.log.WarnContext(req.Context(), "a service that has answered before is away: waiting for it, some minutes at most", "at", req.URL.Host)
 		}
 		t.log.DebugContext(req.Context(), "sending again", "method", req.Method, "url", safeURL(req.URL), "wait", wait)
 		if err := sleep(req.Context(), wait); err != nil {
