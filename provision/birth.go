@@ -26,6 +26,8 @@ type birth struct {
 	find url.Values
 	// ours, if set, tells this object from a stranger that the query finds too.
 	ours func(json.RawMessage) bool
+	// anew, if set, removes what a call with an unknown outcome has made, by its id: it is not adopted, because nobody can see whether it is whole.
+	anew func(ctx context.Context, id string) error
 }
 
 // born describes a named object: the body gets the name and the mark, and both find it again.
@@ -186,7 +188,17 @@ func (s *Session) adopt(ctx context.Context, c collection, bs []birth, out []jso
 		switch len(found) {
 		case 0:
 		case 1:
-			out[i] = found[0]
+			if b.anew == nil {
+				out[i] = found[0]
+				break
+			}
+			var half struct{ ID string }
+			if err := json.Unmarshal(found[0], &half); err != nil {
+				return fmt.Errorf("reading a list of %s: %w", c.many, err)
+			}
+			if err := b.anew(ctx, half.ID); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("%d %s are called %v: delete all but one of them", len(found), c.many, b.body["name"])
 		}

@@ -38,8 +38,11 @@ func (r *Router) Observe(context.Context) (graph.State, error) {
 		return graph.State{}, err
 	}
 	r.id = found.ID
-	if found.GatewayInfo.NetworkID == "" {
+	switch {
+	case found.GatewayInfo.NetworkID == "":
 		return graph.State{Phase: graph.Drifted, ID: r.id, Detail: "has no external gateway"}, nil
+	case len(r.s.found.Interfaces(r.id)) == 0:
+		return graph.State{Phase: graph.Drifted, ID: r.id, Detail: "nothing is connected to it, and it may be half made"}, nil
 	}
 	return graph.State{Phase: graph.Ready, ID: r.id}, nil
 }
@@ -52,38 +55,34 @@ func (r *Router) Apply(ctx context.Context) error {
 	}
 	gateway := map[string]any{"external_gateway_info": map[string]any{"network_id": external.ID}}
 	if r.id != "" {
-		connected, err := r.discard(ctx)
-		if err != nil {
-			return err
-		}
-		if connected {
-			err := call(ctx, r.s.Cloud, routerCollection, http.MethodPut, "/"+r.id, map[string]any{"router": gateway})
+		err := r.discard(ctx, r.id)
+		if openstack.IsConflict(err) { // something is connected, so that it is whole
+			err = call(ctx, r.s.Cloud, routerCollection, http.MethodPut, "/"+r.id, map[string]any{"router": gateway})
 			return openstack.Wrap(err, "giving router %s its gateway on %s", r.name, external.Name)
 		}
-	}
-	for again := true; ; again = false {
-		made, err := create[routers.Router](ctx, r.s, routerCollection, r.born(gateway))
 		if err != nil {
-			return openstack.Wrap(err, "creating router %s", r.name)
-		}
-		if r.id = made.ID; made.GatewayInfo.NetworkID != "" || !again {
-			r.s.note(func(v *Inventory) { v.Routers = append(slices.Clip(v.Routers), *made) })
-			return nil
-		}
-		if _, err := r.discard(ctx); err != nil {
 			return err
 		}
 	}
+	b := r.born(gateway)
+	b.anew = r.discard
+	made, err := create[routers.Router](ctx, r.s, routerCollection, b)
+	if err != nil {
+		return openstack.Wrap(err, "creating router %s", r.name)
+	}
+	r.id = made.ID
+	r.s.note(func(v *Inventory) {
+		others := slices.DeleteFunc(slices.Clone(v.Routers), func(x routers.Router) bool { return x.Name == r.name })
+		v.Routers = append(others, *made)
+	})
+	return nil
 }
 
-// discard deletes a router without a gateway, unless something is connected to it. Neutron makes a router, then what only some of its drivers keep of
-// it, then its gateway, and a neutron-server that is killed in between leaves one to which everything can be added, and that leads nowhere.
-func (r *Router) discard(ctx context.Context) (connected bool, err error) {
-	err = remove(ctx, r.s.Cloud, routerCollection, "/"+r.id)
-	if openstack.IsConflict(err) {
-		return true, nil
-	}
-	return false, openstack.Wrap(err, "removing router %s, which was half made", r.name)
+// discard deletes a router that may be half made, unless something is connected to it. Neutron stores a router, then its gateway, and then gives it to its
+// driver, OVN say; a neutron-server that is killed in between leaves one that looks as if it were whole. What is connected to it is told to be, and is
+// disconnected again, since the driver knows no such router.
+func (r *Router) discard(ctx context.Context, id string) error {
+	return openstack.Wrap(remove(ctx, r.s.Cloud, routerCollection, "/"+id), "removing router %s, which was half made", r.name)
 }
 
 // ExternalNetwork finds an external network by name or id; "" is the only one there is, or of several the one that is called public.
@@ -175,12 +174,24 @@ func (i *RouterInterface) Apply(ctx context.Context) error {
 		body = map[string]any{"port_id": i.Port.id}
 	}
 	err := call(ctx, i.s.Cloud, routerCollection, http.MethodPut, "/"+i.Router.id+"/add_router_interface", body)
-	if err != nil && ctx.Err() == nil {
-		// The call is not idempotent and may have been applied although its reply was lost: look before complaining.
-		all, lookErr := list[ports.Port](ctx, i.s.Cloud, portCollection, url.Values{"device_id": {i.Router.id}})
-		if lookErr == nil && slices.ContainsFunc(all, i.is) {
-			return nil
+	// Neither answer can be trusted: the reply to what was done may be lost, and Neutron disconnects again, and says 200, what its driver refuses.
+	there, looked := i.look(ctx)
+	for try := 1; try < tries && err == nil && looked == nil && !there; try++ { // what is new may be listed late
+		if looked = pause(ctx, i.s.every()); looked == nil {
+			there, looked = i.look(ctx)
 		}
 	}
+	switch {
+	case there:
+		return nil
+	case err == nil && looked == nil:
+		err = errors.New("Neutron accepted it and undid it, and only its log knows why: run again, or ask the operator to look for " +
+			"\"Unable to add router interface\" in neutron-server's log")
+	}
 	return openstack.Wrap(err, "connecting router %s to %s", i.Router.name, i.Subnet.name)
+}
+
+func (i *RouterInterface) look(ctx context.Context) (there bool, err error) {
+	all, err := list[ports.Port](ctx, i.s.Cloud, portCollection, url.Values{"device_id": {i.Router.id}})
+	return slices.ContainsFunc(all, i.is), err
 }
