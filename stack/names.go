@@ -112,8 +112,18 @@ func (s *Stack) Zone(c Config, n *Names, nameserver string) (string, error) {
 var ErrNowhere = errors.New("no place for names is declared")
 
 // SyncNames makes the names resolve where c says, and removes from there those that the stack has had and should not have any more. When c
-// names another place than before, all names go from the former first.
-func (s *Stack) SyncNames(ctx context.Context, c Config, n *Names) ([]dns.Change, error) {
+// names another place than before, all names go from the former first. It locks the stack before it writes: no name is to be made for an
+// address that is being removed meanwhile.
+func (s *Stack) SyncNames(ctx context.Context, c Config, n *Names, o UpOptions) (changes []dns.Change, err error) {
+	err = s.alone(ctx, o, func(ctx context.Context, g *guard) error {
+		changes, err = s.syncNames(ctx, c, n, g)
+		return err
+	})
+	return changes, err
+}
+
+func (s *Stack) syncNames(ctx context.Context, c Config, n *Names, g *guard) ([]dns.Change, error) {
+	take := func() error { return g.take(ctx) }
 	there := namesPlace{UUID: n.uuid, Domain: c.DNSDomain, DNS: c.DNS}
 	there.DNS.AppsDomain, there.DNS.AppsAddress = "", "" // of no meaning for where they are
 	known, err := s.local.knownNames()
@@ -124,7 +134,7 @@ func (s *Stack) SyncNames(ctx context.Context, c Config, n *Names) ([]dns.Change
 		return nil, err
 	}
 	if known != nil && *known != there {
-		if _, err := s.removeNames(ctx, *known); err != nil {
+		if _, err := s.removeNames(ctx, *known, take); err != nil {
 			return nil, fmt.Errorf("removing the names from where they were before (if that place is no more, delete %s): %w", s.local.namesPath(), err)
 		}
 	}
@@ -136,18 +146,18 @@ func (s *Stack) SyncNames(ctx context.Context, c Config, n *Names) ([]dns.Change
 		return nil, err
 	}
 	defer done()
-	return place.Sync(ctx, dns.Owner{Stack: s.Name, UUID: there.UUID}, n.records())
+	return place.Sync(ctx, dns.Owner{Stack: s.Name, UUID: there.UUID}, n.records(), take)
 }
 
 // nameUp makes the names resolve as the last step of a run, when the cluster has made the router's address.
-func (s *Stack) nameUp(ctx context.Context, c Config, on func(graph.Event)) error {
+func (s *Stack) nameUp(ctx context.Context, c Config, g *guard, on func(graph.Event)) error {
 	event := graph.Event{Key: "names", Kind: graph.Unchanged}
 	begin := time.Now()
 	n, err := s.Names(ctx, c)
 	if err == nil {
 		event.Detail = n.Without
 		var changes []dns.Change
-		if changes, err = s.SyncNames(ctx, c, n); !dns.Settled(changes) {
+		if changes, err = s.syncNames(ctx, c, n, g); !dns.Settled(changes) {
 			event.Kind = graph.Done
 		}
 	}
@@ -183,13 +193,18 @@ func (p namesPlace) String() string {
 	return p.Domain + " at " + at
 }
 
-// RemoveNames removes what this machine has made with [Stack.SyncNames]. It needs no declaration and no stack.
+// RemoveNames removes what this machine has made with [Stack.SyncNames]. It needs no declaration and no stack, and no lock on one: a name that is
+// missing leads nobody astray, and the next run makes it again.
 func (s *Stack) RemoveNames(ctx context.Context) ([]dns.Change, error) {
+	return s.removeKnownNames(ctx, dns.AtOnce)
+}
+
+func (s *Stack) removeKnownNames(ctx context.Context, before func() error) ([]dns.Change, error) {
 	known, err := s.local.knownNames()
 	if known == nil || err != nil {
 		return nil, err
 	}
-	changes, err := s.removeNames(ctx, *known)
+	changes, err := s.removeNames(ctx, *known, before)
 	if err != nil {
 		return nil, err
 	}
@@ -206,16 +221,16 @@ func (s *Stack) RemoveNamesFrom(ctx context.Context, c Config) ([]dns.Change, er
 	if err != nil {
 		return nil, err
 	}
-	return s.removeNames(ctx, namesPlace{UUID: found.UUID(), Domain: c.DNSDomain, DNS: c.DNS})
+	return s.removeNames(ctx, namesPlace{UUID: found.UUID(), Domain: c.DNSDomain, DNS: c.DNS}, dns.AtOnce)
 }
 
-func (s *Stack) removeNames(ctx context.Context, from namesPlace) ([]dns.Change, error) {
+func (s *Stack) removeNames(ctx context.Context, from namesPlace, before func() error) ([]dns.Change, error) {
 	place, done, err := s.placeOf(ctx, from, true)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	return place.Sync(ctx, dns.Owner{Stack: s.Name, UUID: from.UUID}, nil)
+	return place.Sync(ctx, dns.Owner{Stack: s.Name, UUID: from.UUID}, nil, before)
 }
 
 // placeOf prepares the place, connected to its host if that is wanted; done ends the connection.

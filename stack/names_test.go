@@ -1,12 +1,19 @@
 package stack_test
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/kuryrctl/kuryrctl/internal/dnstest"
 	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 	"github.com/kuryrctl/kuryrctl/internal/openstack"
 	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
+	"github.com/kuryrctl/kuryrctl/provision"
 	"github.com/kuryrctl/kuryrctl/stack"
 )
 
@@ -67,5 +74,101 @@ func TestNamesInDesignateGoWithTheStackFromAnyMachine(t *testing.T) {
 	}
 	lab.State = t.TempDir() // of another machine
 	mustDown(t, lab, "demo")
+	empty(t, lab)
+}
+
+// named declares a stack whose names are at a name server.
+func named(t *testing.T) (stack.Config, *dnstest.Server) {
+	t.Helper()
+	server := dnstest.New(t, "lab.test")
+	c := servers()
+	c.DNSDomain = "lab.test"
+	c.DNS.Update = stack.DNSUpdate{Server: server.Address, KeyFile: filepath.Join(t.TempDir(), "key")}
+	must(t, os.WriteFile(c.DNS.Update.KeyFile, []byte(dnstest.Key), 0o600))
+	return c, server
+}
+
+func syncNames(t *testing.T, s *stack.Stack, c stack.Config) error {
+	t.Helper()
+	n, err := s.Names(t.Context(), c)
+	must(t, err)
+	_, err = s.SyncNames(t.Context(), c, n, stack.UpOptions{Verb: "dns"})
+	return err
+}
+
+func TestNamesAreWrittenUnderTheLock(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"}, openstacktest.Polls(0))
+	c, server := named(t)
+	under := func(verb string, run func() error) {
+		t.Helper()
+		lock := make(chan string, 1)
+		server.Before(func() { lock <- lockIn(lab) })
+		must(t, run())
+		select {
+		case got := <-lock:
+			if !strings.Contains(got, " "+verb+" ") {
+				t.Errorf("%s writes names under the lock %q", verb, got)
+			}
+		default:
+			t.Errorf("%s has written no names", verb)
+		}
+		if lock := lockIn(lab); lock != "" {
+			t.Errorf("after %s there is still %s", verb, lock)
+		}
+	}
+	idle := func(run func() error) {
+		t.Helper()
+		updates := server.Updates()
+		lab.ResetLog()
+		must(t, run())
+		if w := lab.Writes(); len(w) > 0 || server.Updates() != updates {
+			t.Errorf("with nothing to change: %d updates of names, writes %v", server.Updates()-updates, w)
+		}
+	}
+	build := func() error { _, err := up(t, lab, "demo", c); return err }
+	sync := func() error { return syncNames(t, open(t, lab, "demo"), c) }
+	unstack := func() error { return remove(t, open(t, lab, "demo"), stack.UpOptions{Verb: "unstack"}) }
+
+	must(t, build())
+	idle(build)
+	idle(sync)
+	c.DNS.AppsAddress = "192.0.2.1"
+	under("stack", build) // in which nothing else has changed
+	c.DNS.AppsAddress = "192.0.2.2"
+	under("dns", sync)
+	must(t, remove(t, elsewhere(t, lab, connect(t, lab), stack.Options{}), stack.UpOptions{})) // which knows nothing of names
+	empty(t, lab)
+	under("unstack", unstack)
+	if all := server.Records(); len(all) > 0 {
+		t.Errorf("left: %v", all)
+	}
+	idle(unstack)
+}
+
+// The one who is refused had looked before the other came.
+func TestAnUnstackThatIsRefusedLeavesTheNames(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"}, openstacktest.Polls(0))
+	c, server := named(t)
+	mustUp(t, lab, "demo", c)
+	s := open(t, lab, "demo")
+	r, err := s.Removal(t.Context())
+	must(t, err)
+	there := server.Records()
+	c.DNS.AppsAddress = "192.0.2.1"
+	server.Before(func() {
+		if err := s.Down(t.Context(), r, stack.UpOptions{Parallel: 8}); !errors.As(err, new(*provision.HeldError)) {
+			t.Errorf("got %v", err)
+		}
+		if now := server.Records(); !slices.Equal(now, there) {
+			t.Errorf("names are\n%v, and were\n%v", now, there)
+		}
+	})
+	must(t, syncNames(t, elsewhere(t, lab, connect(t, lab), stack.Options{}), c))
+	mustDown(t, lab, "demo")
+	if all := server.Records(); len(all) > 0 {
+		t.Errorf("left: %v", all)
+	}
 	empty(t, lab)
 }

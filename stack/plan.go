@@ -3,8 +3,10 @@ package stack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/hashicorp/go-multierror"
 
@@ -114,10 +116,12 @@ func action(p graph.Phase) Action {
 type UpOptions struct {
 	Parallel int // resources worked on at once; what waits does not count
 	On       func(graph.Event)
-	// Verb is the command, for whoever else wants to change the stack meanwhile; "" is stack.
+	// Verb is the command in one word, for whoever else wants to change the stack meanwhile; "" is stack.
 	Verb string
 	// BreakLock takes the stack from whoever is changing it.
 	BreakLock bool
+	// KeepNames leaves the names of a stack that is removed.
+	KeepNames bool
 }
 
 // Up makes the stack what c declares. Running it again goes on where it was stopped and repairs what has drifted; it deletes
@@ -173,7 +177,7 @@ func (s *Stack) up(ctx context.Context, c Config, o UpOptions, g *guard) (*View,
 		return nil, err
 	}
 	if c.DNS.kept() {
-		if err := s.nameUp(ctx, c, on); err != nil {
+		if err := s.nameUp(ctx, c, g, on); err != nil {
 			return nil, err
 		}
 		return s.view(), nil
@@ -220,8 +224,8 @@ func (s *Stack) Removal(ctx context.Context) (*Removal, error) {
 // ErrLeftovers means that something of the stack is still there after it was removed.
 var ErrLeftovers = errors.New("something of the stack is left")
 
-// Down removes what [Stack.Removal] found and looks again, to prove that nothing is left. Secrets on this machine go last. A load balancer
-// that Octavia does not get done with keeps its networks, and nothing else.
+// Down removes the names that this machine has made, then what [Stack.Removal] found, and looks again, to prove that nothing is left. Secrets
+// on this machine go last. A load balancer that Octavia does not get done with keeps its networks, and nothing else.
 func (s *Stack) Down(ctx context.Context, r *Removal, o UpOptions) error {
 	if len(r.Foreign) > 0 {
 		return provision.ErrForeign
@@ -230,13 +234,23 @@ func (s *Stack) Down(ctx context.Context, r *Removal, o UpOptions) error {
 }
 
 func (s *Stack) down(ctx context.Context, r *Removal, o UpOptions, g *guard) error {
-	if len(r.Objects)+len(s.session.Locks()) > 0 {
-		switch err := g.take(ctx); {
-		case openstack.IsQuota(err): // what makes room must not need any
+	take := sync.OnceValue(func() error {
+		err := g.take(ctx)
+		if openstack.IsQuota(err) { // what makes room must not need any
 			g.err = nil
 			s.log.Warn("there is no room for a lock on the stack: see to it that nobody else changes it now", "error", err)
-		case err != nil:
+			return nil
+		}
+		return err
+	})
+	if len(r.Objects)+len(s.session.Locks()) > 0 {
+		if err := take(); err != nil {
 			return err
+		}
+	}
+	if !o.KeepNames { // first: an address that is free again may be somebody else's in the next moment
+		if _, err := s.removeKnownNames(ctx, take); err != nil {
+			return fmt.Errorf("%w (nothing else was removed; --keep-names leaves the names as they are)", err)
 		}
 	}
 	removing := s.session.Removal().Apply(ctx, o.Parallel, o.On)

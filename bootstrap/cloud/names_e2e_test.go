@@ -29,14 +29,14 @@ func TestTheLabsBindTakesNames(t *testing.T) {
 	sync := func(want []dns.Record, actions string) {
 		t.Helper()
 		var got strings.Builder
-		for _, c := range must(p.Sync(t.Context(), owner, want))(t) {
+		for _, c := range must(p.Sync(t.Context(), owner, want, dns.AtOnce))(t) {
 			got.WriteString(string(c.Action))
 		}
 		if got.String() != actions {
 			t.Fatalf("changes %q, want %q", got.String(), actions)
 		}
 	}
-	must(p.Sync(t.Context(), dns.Owner{Stack: owner.Stack}, nil))(t) // of a test that was killed
+	must(p.Sync(t.Context(), dns.Owner{Stack: owner.Stack}, nil, dns.AtOnce))(t) // of a test that was killed
 	sync(want, "++")
 	sync(want, "==")
 	if got := dig("test.e2e." + Zone); got != "172.24.4.201" {
@@ -45,13 +45,13 @@ func TestTheLabsBindTakesNames(t *testing.T) {
 	if got := dig("worker-0.e2e." + Zone); got != "10.11.0.5" {
 		t.Errorf("worker-0 is at %q", got)
 	}
-	if _, err := p.Sync(t.Context(), dns.Owner{Stack: "e2e-other", UUID: "1"}, want[1:]); err == nil || !strings.Contains(err.Error(), "is taken in zone "+Zone) {
+	if _, err := p.Sync(t.Context(), dns.Owner{Stack: "e2e-other", UUID: "1"}, want[1:], dns.AtOnce); err == nil || !strings.Contains(err.Error(), "is taken in zone "+Zone) {
 		t.Errorf("a name that is taken: %v", err)
 	}
 	for text, said := range map[string]string{"hmac-sha256:other:c2VjcmV0": "does not know the TSIG key other", "hmac-sha256:kuryrctl:c2VjcmV0": "another secret"} {
 		q := p
 		q.Key = must(dns.ParseKey(text))(t)
-		if _, err := q.Sync(t.Context(), owner, want); err == nil || !strings.Contains(err.Error(), said) {
+		if _, err := q.Sync(t.Context(), owner, want, dns.AtOnce); err == nil || !strings.Contains(err.Error(), said) {
 			t.Errorf("%s: %v", said, err)
 		}
 	}

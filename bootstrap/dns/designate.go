@@ -21,7 +21,7 @@ type Designate struct {
 }
 
 // Sync implements [Place]. Designate knows no uuid of a stack: within a project a name says which one it is.
-func (d Designate) Sync(ctx context.Context, owner Owner, want []Record) ([]Change, error) {
+func (d Designate) Sync(ctx context.Context, owner Owner, want []Record, before func() error) ([]Change, error) {
 	zone, err := d.zone(ctx)
 	if err != nil {
 		return nil, err
@@ -57,6 +57,12 @@ func (d Designate) Sync(ctx context.Context, owner Owner, want []Record) ([]Chan
 	}
 	if len(taken.Names) > 0 {
 		return nil, taken
+	}
+	if Settled(changes) {
+		return changes, nil
+	}
+	if err := before(); err != nil {
+		return nil, err
 	}
 	for _, c := range changes {
 		if err := d.change(ctx, zone.ID, ids[c.Name], mark, c); err != nil {

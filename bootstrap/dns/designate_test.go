@@ -62,11 +62,11 @@ func TestDesignateGoesOnAfterEveryWrite(t *testing.T) {
 		cloud := openstacktest.New(t, openstacktest.Zones("lab.test"))
 		p := Designate{Client: designateClient(t, cloud), Domain: "lab.test"}
 		cloud.CutAfter(n)
-		if _, err := p.Sync(t.Context(), demo, want); (err == nil) != (n == 2) {
+		if _, err := p.Sync(t.Context(), demo, want, AtOnce); (err == nil) != (n == 2) {
 			t.Fatalf("cut after %d writes: %v", n, err)
 		}
 		cloud.Heal()
-		if _, err := p.Sync(t.Context(), demo, want); err != nil {
+		if _, err := p.Sync(t.Context(), demo, want, AtOnce); err != nil {
 			t.Fatal(err)
 		}
 		if d := cmp.Diff([]string{"recordset a.lab.test.", "recordset b.lab.test."}, slices.Sorted(slices.Values(cloud.Left()))); d != "" {
@@ -80,11 +80,11 @@ func TestDesignateTakesNothingOfOthers(t *testing.T) {
 	p := Designate{Client: designateClient(t, cloud), Domain: "lab.test"}
 	sync(t, p, demo, []Record{at("a.lab.test", "192.0.2.1")}, "+ a.lab.test")
 	var taken *TakenError
-	if _, err := p.Sync(t.Context(), Owner{"demo-2", "x"}, []Record{at("a.lab.test", "192.0.2.1")}); !errors.As(err, &taken) {
+	if _, err := p.Sync(t.Context(), Owner{"demo-2", "x"}, []Record{at("a.lab.test", "192.0.2.1")}, AtOnce); !errors.As(err, &taken) {
 		t.Errorf("a name of another stack: %v", err)
 	}
 	p.Domain = "example.org"
-	if _, err := p.Sync(t.Context(), demo, nil); err == nil || !strings.Contains(err.Error(), "it has lab.test; make one with") {
+	if _, err := p.Sync(t.Context(), demo, nil, AtOnce); err == nil || !strings.Contains(err.Error(), "it has lab.test; make one with") {
 		t.Errorf("no zone for the domain: %v", err)
 	}
 }

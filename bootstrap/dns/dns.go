@@ -35,8 +35,13 @@ type Place interface {
 	// Sync makes the owner's names there exactly those wanted, none if there are none, and tells what became of each. It writes
 	// nothing when all is as it should be. Killed at any point it goes on when it is called again. A name that somebody else has
 	// gives a [TakenError], and nothing is written.
-	Sync(ctx context.Context, owner Owner, want []Record) ([]Change, error)
+	//
+	// before is called once ahead of the first write, and not when there is none; its error ends the call.
+	Sync(ctx context.Context, owner Owner, want []Record, before func() error) ([]Change, error)
 }
+
+// AtOnce is for [Place.Sync] where nothing has to be done before.
+func AtOnce() error { return nil }
 
 // Action is what was done about a name.
 type Action string

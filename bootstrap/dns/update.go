@@ -35,13 +35,13 @@ var ErrChanged = errors.New("somebody else has changed the stack's names at this
 func (s Server) String() string { return "name server " + s.Address }
 
 // Sync implements [Place].
-func (s Server) Sync(ctx context.Context, owner Owner, want []Record) ([]Change, error) {
+func (s Server) Sync(ctx context.Context, owner Owner, want []Record, before func() error) ([]Change, error) {
 	u, err := s.begin(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", s, err)
 	}
 	defer u.conn.Close()
-	changes, err := u.sync(ctx, owner, want)
+	changes, err := u.sync(ctx, owner, want, before)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx) // its end is why the connection was closed
@@ -138,7 +138,7 @@ func (u *update) findZone(ctx context.Context) error {
 	return fmt.Errorf("it has no zone for %s: name the server that does, or make the zone there", u.Domain)
 }
 
-func (u *update) sync(ctx context.Context, owner Owner, want []Record) ([]Change, error) {
+func (u *update) sync(ctx context.Context, owner Owner, want []Record, before func() error) ([]Change, error) {
 	if err := u.findZone(ctx); err != nil {
 		return nil, err
 	}
@@ -155,6 +155,9 @@ func (u *update) sync(ctx context.Context, owner Owner, want []Record) ([]Change
 	}
 	if Settled(changes) && (len(want) > 0 || len(notes.texts) == 0) {
 		return changes, nil
+	}
+	if err := before(); err != nil {
+		return nil, err
 	}
 	m := new(miekg.Msg)
 	m.SetUpdate(u.zone)

@@ -32,12 +32,16 @@ func place(t *testing.T, s *dnstest.Server) Server {
 	return Server{Address: s.Address, Domain: "lab.test", Key: key(t, dnstest.Key)}
 }
 
-// sync expects changes as "ACTION NAME".
+// sync expects changes as "ACTION NAME", and that leave is asked for them alone.
 func sync(t *testing.T, p Place, o Owner, want []Record, changes ...string) {
 	t.Helper()
-	all, err := p.Sync(t.Context(), o, want)
+	asked := 0
+	all, err := p.Sync(t.Context(), o, want, func() error { asked++; return nil })
 	if err != nil {
 		t.Fatal(err)
+	}
+	if asked > 1 || Settled(all) != (asked == 0) {
+		t.Errorf("leave was asked %d times for %v", asked, all)
 	}
 	var got []string
 	for _, c := range all {
@@ -115,7 +119,7 @@ func TestDriftIsRepairedAndWhatSomebodyElsePutThereStays(t *testing.T) {
 
 func TestANameThatIsTakenStopsAllBeforeAnythingIsWritten(t *testing.T) {
 	s := dnstest.New(t, "lab.test", "b.lab.test. 300 IN CNAME mail.lab.test.")
-	_, err := place(t, s).Sync(t.Context(), demo, []Record{at("a.lab.test", "192.0.2.1"), at("b.lab.test", "192.0.2.2")})
+	_, err := place(t, s).Sync(t.Context(), demo, []Record{at("a.lab.test", "192.0.2.1"), at("b.lab.test", "192.0.2.2")}, AtOnce)
 	var taken *TakenError
 	if !errors.As(err, &taken) || !cmp.Equal(taken.Names, []string{"b.lab.test"}) {
 		t.Fatalf("a name that is taken: %v", err)
@@ -130,7 +134,7 @@ func TestTwoStacksOfOneNameDoNotMeet(t *testing.T) {
 	p := place(t, s)
 	sync(t, p, demo, []Record{at("a.lab.test", "192.0.2.1")}, "+ a.lab.test")
 	for _, want := range [][]Record{nil, {at("a.lab.test", "192.0.2.1")}} {
-		if _, err := p.Sync(t.Context(), Owner{"demo", "other"}, want); !errors.Is(err, ErrOther) {
+		if _, err := p.Sync(t.Context(), Owner{"demo", "other"}, want, AtOnce); !errors.Is(err, ErrOther) {
 			t.Errorf("another stack demo: %v", err)
 		}
 	}
@@ -144,7 +148,7 @@ func TestAnUpdateWhoseAnswerIsLostIsFoundByTheNextRun(t *testing.T) {
 	p := place(t, s)
 	want := []Record{at("a.lab.test", "192.0.2.1")}
 	s.LoseAnswer()
-	if _, err := p.Sync(t.Context(), demo, want); err == nil {
+	if _, err := p.Sync(t.Context(), demo, want, AtOnce); err == nil {
 		t.Fatal("an answer that never came is a success")
 	}
 	sync(t, p, demo, want, "= a.lab.test")
@@ -154,11 +158,11 @@ func TestTwoRunsAtOnceDoNotMixTheirNotes(t *testing.T) {
 	s := dnstest.New(t, "lab.test")
 	p := place(t, s)
 	s.Before(func() { sync(t, p, demo, []Record{at("b.lab.test", "192.0.2.2")}, "+ b.lab.test") })
-	if _, err := p.Sync(t.Context(), demo, []Record{at("a.lab.test", "192.0.2.1")}); !errors.Is(err, ErrChanged) {
+	if _, err := p.Sync(t.Context(), demo, []Record{at("a.lab.test", "192.0.2.1")}, AtOnce); !errors.Is(err, ErrChanged) {
 		t.Errorf("the slower of two first runs: %v", err)
 	}
 	s.Before(func() { sync(t, p, demo, nil, "- b.lab.test") })
-	if _, err := p.Sync(t.Context(), demo, []Record{at("a.lab.test", "192.0.2.1")}); !errors.Is(err, ErrChanged) {
+	if _, err := p.Sync(t.Context(), demo, []Record{at("a.lab.test", "192.0.2.1")}, AtOnce); !errors.Is(err, ErrChanged) {
 		t.Errorf("the slower of two: %v", err)
 	}
 	holds(t, s)
@@ -172,10 +176,10 @@ func TestManyNamesFitIntoOneUpdate(t *testing.T) {
 		next = next.Next()
 		want = append(want, Record{"worker-" + strings.Repeat("x", i%10) + string(rune('a'+i%26)) + next.String()[8:] + ".lab.test", next})
 	}
-	if _, err := place(t, s).Sync(t.Context(), demo, want); err != nil {
+	if _, err := place(t, s).Sync(t.Context(), demo, want, AtOnce); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := place(t, s).Sync(t.Context(), demo, nil); err != nil {
+	if _, err := place(t, s).Sync(t.Context(), demo, nil, AtOnce); err != nil {
 		t.Fatal(err)
 	}
 	holds(t, s)
@@ -204,7 +208,7 @@ func TestWhatAServerRefusesIsSaid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := good
 			tt.change(&p)
-			_, err := p.Sync(t.Context(), demo, nil)
+			_, err := p.Sync(t.Context(), demo, nil, AtOnce)
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
@@ -225,7 +229,7 @@ func TestWhatAServerRefusesIsSaid(t *testing.T) {
 			}
 			cancel()
 		}()
-		if _, err := p.Sync(ctx, demo, nil); !errors.Is(err, context.Canceled) {
+		if _, err := p.Sync(ctx, demo, nil, AtOnce); !errors.Is(err, context.Canceled) {
 			t.Errorf("interrupted: %v", err)
 		}
 	})

@@ -35,15 +35,15 @@ func (z ZoneFile) String() string { return path.Join(z.Directory, z.Domain+".zon
 const nothing = "// kuryrctl has no zone here.\n"
 
 // Sync implements [Place].
-func (z ZoneFile) Sync(ctx context.Context, owner Owner, want []Record) ([]Change, error) {
-	changes, err := z.sync(ctx, owner, want)
+func (z ZoneFile) Sync(ctx context.Context, owner Owner, want []Record, before func() error) ([]Change, error) {
+	changes, err := z.sync(ctx, owner, want, before)
 	if err != nil {
 		return nil, fmt.Errorf("writing %s: %w", z, err)
 	}
 	return changes, nil
 }
 
-func (z ZoneFile) sync(ctx context.Context, owner Owner, want []Record) ([]Change, error) {
+func (z ZoneFile) sync(ctx context.Context, owner Owner, want []Record, before func() error) ([]Change, error) {
 	var files fileKeeper = localFiles(z.Directory)
 	if z.Host != nil {
 		files = hostFiles{z.Host, z.Directory}
@@ -65,6 +65,9 @@ func (z ZoneFile) sync(ctx context.Context, owner Owner, want []Record) ([]Chang
 		if text == "" && (conf == "" || conf == nothing) {
 			return changes, nil
 		}
+		if err := before(); err != nil {
+			return nil, err
+		}
 		// The fragment goes first: a zone without its file is an error of bind's.
 		if err := files.write(ctx, z.Domain+".conf", nothing); err != nil {
 			return nil, err
@@ -77,6 +80,11 @@ func (z ZoneFile) sync(ctx context.Context, owner Owner, want []Record) ([]Chang
 	wanted, err := z.Render(owner, want, serial)
 	if err != nil {
 		return nil, err
+	}
+	if text != wanted || conf != z.Fragment() {
+		if err := before(); err != nil {
+			return nil, err
+		}
 	}
 	if text != wanted {
 		if wanted, err = z.Render(owner, want, max(serial+1, uint32(time.Now().Unix()))); err != nil {

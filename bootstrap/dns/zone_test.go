@@ -70,7 +70,7 @@ func TestAZoneFileOfSomebodyElseIsLeftAlone(t *testing.T) {
 	want := []Record{at("worker-0.lab.test", "10.11.0.5")}
 	sync(t, z, demo, want, "+ worker-0.lab.test")
 	for _, other := range []Owner{{"demo", "x"}, {"demo-2", "0b1e"}} {
-		if _, err := z.Sync(t.Context(), other, want); !errors.Is(err, ErrOther) {
+		if _, err := z.Sync(t.Context(), other, want, AtOnce); !errors.Is(err, ErrOther) {
 			t.Errorf("%+v: %v", other, err)
 		}
 	}
@@ -82,14 +82,14 @@ func TestAZoneFileOfSomebodyElseIsLeftAlone(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := z.Sync(t.Context(), demo, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := z.Sync(t.Context(), demo, nil, AtOnce); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
 		}
 		if read(t, path) != text {
 			t.Error("it was written over")
 		}
 	}
-	if _, err := (ZoneFile{Domain: "lab.test", Directory: t.TempDir()}).Sync(t.Context(), demo, want); err == nil {
+	if _, err := (ZoneFile{Domain: "lab.test", Directory: t.TempDir()}).Sync(t.Context(), demo, want, AtOnce); err == nil {
 		t.Error("a zone without a name server was written")
 	}
 }
@@ -126,7 +126,7 @@ func TestAZoneOnAHostIsWrittenAndBindIsTold(t *testing.T) {
 		t.Errorf("left: %v", entries)
 	}
 	h.Stub("rndc", `[ "$1" != reload ]`)
-	if _, err := z.Sync(t.Context(), demo, want); err == nil || !strings.Contains(err.Error(), `include "/etc/bind/kuryrctl/lab.test.conf";`) {
+	if _, err := z.Sync(t.Context(), demo, want, AtOnce); err == nil || !strings.Contains(err.Error(), `include "/etc/bind/kuryrctl/lab.test.conf";`) {
 		t.Errorf("a bind that has no such zone: %v", err)
 	}
 }

@@ -116,12 +116,13 @@ func (a *app) newDNSZoneCommand() *cobra.Command {
 }
 
 func (a *app) newDNSSyncCommand() *cobra.Command {
+	o := stack.UpOptions{Verb: "dns"}
 	cmd := &cobra.Command{
 		Use:   "sync NAME",
 		Short: "Make the names resolve, where the lab file says",
 		Long: `Make the names that a stack should have resolve where the lab file says (dns.update, dns.zone or dns.designate), and remove those that it has
 had and should not have any more. It can be run again at any time; nothing is written when all is as it should be. Names that somebody else has are
-never changed: they are told, and nothing is written.
+never changed: they are told, and nothing is written. The stack is locked while names are written, as by every run that changes it.
 
 A TSIG key comes from the file that is declared, or from KURYRCTL_TSIG_KEY as ALGORITHM:NAME:SECRET. unstack removes the names.`,
 		Example: "  kuryrctl dns sync demo -f lab.yaml",
@@ -130,6 +131,7 @@ A TSIG key comes from the file that is declared, or from KURYRCTL_TSIG_KEY as AL
 		ValidArgsFunction: a.completeStacks,
 	}
 	lab, format := addDeclared(cmd), addOutput(cmd)
+	addBreakLock(cmd, &o.BreakLock)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		_, s, err := a.open(cmd.Context(), args[0], "")
 		if err != nil {
@@ -140,7 +142,7 @@ A TSIG key comes from the file that is declared, or from KURYRCTL_TSIG_KEY as AL
 		if err != nil {
 			return err
 		}
-		changes, err := s.SyncNames(cmd.Context(), c, n)
+		changes, err := s.SyncNames(cmd.Context(), c, n, o)
 		if err != nil {
 			return err
 		}

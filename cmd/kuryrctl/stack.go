@@ -46,9 +46,14 @@ func addWork(cmd *cobra.Command, timeout time.Duration) *work {
 	cobra.CheckErr(cmd.MarkFlagFilename("timings-svg", "svg"))
 	f.IntVar(&w.parallel, "parallel", 32, "resources to work on at once; those that wait do not count")
 	f.DurationVar(&w.timeout, "timeout", timeout, "give up after this time")
-	f.BoolVar(&w.lock, "break-lock", false, "take the stack from another run that is changing it, say because that is dead")
+	addBreakLock(cmd, &w.lock)
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("progress", cobra.FixedCompletions(progressModes(), cobra.ShellCompDirectiveNoFileComp)))
 	return w
+}
+
+// addBreakLock gives cmd the flag for a stack that another run has.
+func addBreakLock(cmd *cobra.Command, into *bool) {
+	cmd.Flags().BoolVar(into, "break-lock", false, "take the stack from another run that is changing it, say because that is dead")
 }
 
 // addBundle gives cmd the flag that names where nodes' software comes from.

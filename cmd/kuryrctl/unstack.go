@@ -64,18 +64,14 @@ What somebody else hung on the stack's networks is not touched: it is listed, no
 		case at != "":
 			a.say("its names go first: %s", at)
 		}
-		if err := s.Free(w.lock); err != nil { // before anybody is asked, and before the names go
+		if err := s.Free(w.lock); err != nil { // before anybody is asked
 			return err
 		}
 		if err := a.mayRemove(ctx, r, yes); err != nil {
 			return err
 		}
 		t, err := w.do(ctx, a, cmd.Name(), args[0], func(ctx context.Context, o stack.UpOptions) error {
-			if !keepNames { // first: an address that is free again may be somebody else's in the next moment
-				if _, err := s.RemoveNames(ctx); err != nil {
-					return fmt.Errorf("%w (nothing else was removed; --keep-names leaves the names as they are)", err)
-				}
-			}
+			o.KeepNames = keepNames
 			return s.Down(ctx, r, o)
 		})
 		if w.timings && t != nil {
