@@ -227,13 +227,16 @@ var ErrLeftovers = errors.New("something of the stack is left")
 // Down removes the names that this machine has made, then what [Stack.Removal] found, and looks again, to prove that nothing is left. Secrets
 // on this machine go last. A load balancer that Octavia does not get done with keeps its networks, and nothing else.
 func (s *Stack) Down(ctx context.Context, r *Removal, o UpOptions) error {
-	if len(r.Foreign) > 0 {
-		return provision.ErrForeign
-	}
 	return s.alone(ctx, o, func(ctx context.Context, g *guard) error { return s.down(ctx, r, o, g) })
 }
 
 func (s *Stack) down(ctx context.Context, r *Removal, o UpOptions, g *guard) error {
+	if err := g.free(); err != nil { // what seems to be somebody else's may be what that run is making
+		return err
+	}
+	if len(r.Foreign) > 0 {
+		return provision.ErrForeign
+	}
 	take := sync.OnceValue(func() error {
 		err := g.take(ctx)
 		if openstack.IsQuota(err) { // what makes room must not need any

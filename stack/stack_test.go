@@ -217,6 +217,15 @@ func TestForeignObjectsStopTheRemovalBeforeItsFirstWrite(t *testing.T) {
 	if err := s.Down(t.Context(), r, stack.UpOptions{}); !errors.Is(err, provision.ErrForeign) || len(lab.Writes()) != 0 {
 		t.Fatalf("%v after %d writes", err, len(lab.Writes()))
 	}
+	other := provision.NewSession(connect(t, lab), "demo")
+	_, err = other.Discover(t.Context())
+	must(t, err)
+	claim, err := other.Claim(t.Context(), provision.Lock{Owner: "b", Who: "bob@there", Verb: "stack"}, nil)
+	must(t, err)
+	if err := remove(t, s, stack.UpOptions{}); !errors.As(err, new(*provision.HeldError)) {
+		t.Errorf("what may be of a run that goes on is held to be somebody's: %v", err)
+	}
+	must(t, claim.Release(t.Context()))
 	lab.Delete("port", "somebody's")
 	mustDown(t, lab, "demo")
 	empty(t, lab)

@@ -42,6 +42,9 @@ What somebody else hung on the stack's networks is not touched: it is listed, no
 		if err != nil {
 			return err
 		}
+		if err := s.Free(w.lock); err != nil { // first: what somebody is making at this moment may look foreign
+			return err
+		}
 		if err := format.print(a.stdout, r, removalTable(r)); err != nil {
 			return err
 		}
@@ -63,9 +66,6 @@ What somebody else hung on the stack's networks is not touched: it is listed, no
 			a.say("its names stay, %s, and this machine will know nothing of them", at)
 		case at != "":
 			a.say("its names go first: %s", at)
-		}
-		if err := s.Free(w.lock); err != nil { // before anybody is asked
-			return err
 		}
 		if err := a.mayRemove(ctx, r, yes); err != nil {
 			return err
