@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -157,6 +158,37 @@ func TestAnActiveDiagnosisSeesWhetherSubportsAreFiltered(t *testing.T) {
 
 	if _, active := diagnose(t, lab, "demo", stack.Defaults())["drop-test"]; active {
 		t.Error("it is made without being asked for")
+	}
+}
+
+func TestASecondDropTestIsToldOfTheFirst(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	kubernetes(t, lab)
+	before := left(lab)
+	var begun atomic.Bool
+	var second stack.Finding
+	var lock string
+	firewall(t, lab, func(p vif.Passage) vif.Passage {
+		if !begun.Swap(true) {
+			lock = lockIn(lab)
+			var err error
+			if second, err = dropTest(t.Context(), t, lab); err != nil {
+				t.Error(err)
+			}
+		}
+		return p
+	})
+	first, err := dropTest(t.Context(), t, lab)
+	must(t, err)
+	if first.Verdict != stack.Good || !strings.Contains(lock, " doctor ") {
+		t.Errorf("the first, under %q: %+v", lock, first)
+	}
+	if second.Verdict != stack.Skipped || !strings.Contains(second.Answer, "demo is being changed on this machine by `kuryrctl doctor`") {
+		t.Errorf("the second: %+v", second)
+	}
+	if after := left(lab); !slices.Equal(after, before) {
+		t.Errorf("left %v", ofDropTest(after))
 	}
 }
 
