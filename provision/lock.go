@@ -99,13 +99,15 @@ func (s *Session) alive(locks []Lock, over []string) []Lock {
 	return slices.DeleteFunc(slices.Clone(locks), func(l Lock) bool { return slices.Contains(over, l.ID) || s.dead(l) })
 }
 
-// settling is how often one who was first looks whether the others have withdrawn.
-const settling = 5
+const (
+	settling = 20 // looks for the others to withdraw, by one who was first
+	certain  = 2  // looks in a row that must show nobody: a database of several nodes may show late what is new
+)
 
 // Claim locks the stack, or returns a [HeldError]. It takes the place of dead locks and of those in over.
 //
-// OpenStack has nothing that only one of two can make, so each makes its own and then looks: who sees no other has the lock, for whoever comes later
-// sees it. Of two who see each other the one with the smaller id waits for the other to withdraw; if that does not, it had seen nobody, and
+// OpenStack has nothing that only one of two can make, so each makes its own and then looks, twice: who sees no other has the lock, for whoever comes
+// later sees it. Of two who see each other the one with the smaller id waits for the other to withdraw; if that does not, it had seen nobody, and
 // the first withdraws.
 func (s *Session) Claim(ctx context.Context, mine Lock, over []string) (*Claim, error) {
 	if err := s.Held(over); err != nil {
@@ -132,23 +134,24 @@ func (s *Session) Claim(ctx context.Context, mine Lock, over []string) (*Claim, 
 // settle looks until it is clear that the claim is the only one.
 func (c *Claim) settle(ctx context.Context, over []string) error {
 	s, over := c.s, append(slices.Clip(over), c.lock.ID)
-	for look := 1; ; look++ {
+	for look, alone := 1, 0; ; look++ {
 		there, locks, err := s.listGroups(ctx)
 		if err != nil {
 			return openstack.Wrap(err, "locking %s", s.Stack)
 		}
-		others := s.alive(locks, over)
-		if len(others) == 0 {
+		if others := s.alive(locks, over); len(others) > 0 {
+			alone = 0
+			first := slices.MinFunc(others, func(a, b Lock) int { return cmp.Compare(a.ID, b.ID) })
+			if first.ID < c.lock.ID || look >= settling {
+				return &HeldError{s.Stack, first, s.now()}
+			}
+		} else if alone++; alone == certain {
 			if !slices.Equal(ids(there), ids(s.found.Groups)) {
 				return errChanged
 			}
 			return s.removeLocks(ctx, slices.DeleteFunc(locks, func(l Lock) bool { return l.ID == c.lock.ID }))
 		}
-		first := slices.MinFunc(others, func(a, b Lock) int { return cmp.Compare(a.ID, b.ID) })
-		if first.ID < c.lock.ID || look == settling {
-			return &HeldError{s.Stack, first, s.now()}
-		}
-		if err := pause(ctx, s.every()); err != nil {
+		if err := pause(ctx, s.every()/4); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package provision
 
 import (
 	"errors"
+	"net/http"
 	"testing"
 
 	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
@@ -38,6 +39,23 @@ func TestWhoComesLaterIsRefusedWhicheverIdIsSmaller(t *testing.T) {
 		if err := claim.Renew(t.Context()); !errors.Is(err, ErrLost) {
 			t.Fatalf("a lock that is gone was renewed: %v", err)
 		}
+	}
+}
+
+// A node of the cloud's database that is behind shows neither what was there first nor what was just made.
+func TestALockThatIsShownLateIsSeenAllTheSame(t *testing.T) {
+	fake := openstacktest.New(t)
+	first, second := locking(t, fake), locking(t, fake)
+	if _, err := first.Claim(t.Context(), Lock{Owner: "a", Who: "alice@here", Verb: "stack"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	fake.Fail("GET /v2.0/security-groups", 1, http.StatusOK, `{"security_groups": []}`, nil)
+	var held *HeldError
+	if _, err := second.Claim(t.Context(), Lock{Owner: "b", Who: "bob@there", Verb: "unstack"}, nil); !errors.As(err, &held) || held.Lock.Who != "alice@here" {
+		t.Fatalf("got %v", err)
+	}
+	if len(fake.Left()) != 1 {
+		t.Fatalf("who was refused left something: %v", fake.Left())
 	}
 }
 

@@ -24,7 +24,7 @@ func TestAStackIsBuiltFoundAgainAndLeavesNothing(t *testing.T) {
 	v := mustUp(t, lab, "demo", servers())
 	writes, reads := len(lab.Writes()), len(lab.Reads())
 	t.Logf("built with %d writes and %d reads", writes, reads)
-	if writes > 24 || writes+reads > 55 { // the lock is two writes and a read of them
+	if writes > 24 || writes+reads > 55 { // the lock is two writes and two reads of them
 		t.Errorf("%d writes and %d requests in all; the budget is 24 and 55", writes, writes+reads)
 	}
 	if len(v.Nodes) != 3 || v.UUID == "" || len(v.Networks) != 3 || len(v.LoadBalancers) != 1 || v.LoadBalancers[0].VIP != "172.30.0.1" {
