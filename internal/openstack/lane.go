@@ -24,7 +24,7 @@ type lane struct {
 	good  int // answers since limit changed
 
 	served bool // the service has answered before, with no error of its own
-	missed bool // it was said that it does not any more
+	missed bool // a warning has said that it is away since it answered last
 }
 
 func newLane(most int) *lane { return &lane{slots: make(chan struct{}, most), limit: most} }

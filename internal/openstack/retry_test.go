@@ -175,6 +175,25 @@ func TestWhatIsSentAgain(t *testing.T) {
 	}
 }
 
+func TestAServiceThatComesBackMayErr(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr, w := over(Options{}, func(n int, _ *http.Request) (*http.Response, error) {
+			switch {
+			case n == 1 || n > 13:
+				return reply(200), nil
+			case n > 9:
+				return reply(500), nil
+			}
+			return nil, errRefused
+		})
+		for range 2 {
+			if resp, err := tr.RoundTrip(request(t.Context(), "GET", ports, "")); err != nil || resp.StatusCode != 200 {
+				t.Errorf("after %d sendings: %v, %v", w.sent.Load(), resp, err)
+			}
+		}
+	})
+}
+
 func TestWhoeverWaitsForAServiceIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said bytes.Buffer

@@ -88,6 +88,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	l := t.lane(req)
 	resent := false
+	tries := map[bool]int{} // of a service that is away, and of one that is there: it is slow and errs when it comes back
 	for try := 1; ; try++ {
 		cuts, err := l.enter(req.Context())
 		if err != nil {
@@ -100,7 +101,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 
 		away := isAway(resp, sent) && l.hasServed()
-		wait, again := t.retry(req, resp, away, sent, err, try)
+		tries[away]++
+		wait, again := t.retry(req, resp, away, sent, err, tries[away])
 		if resp != nil && resent {
 			resp.Header.Set(resentHeader, "1")
 		}
