@@ -139,13 +139,23 @@ func (c *Claim) settle(ctx context.Context, over []string) error {
 		if err != nil {
 			return openstack.Wrap(err, "locking %s", s.Stack)
 		}
-		if others := s.alive(locks, over); len(others) > 0 {
+		seen := slices.ContainsFunc(locks, func(l Lock) bool { return l.ID == c.lock.ID })
+		others := s.alive(locks, over)
+		switch {
+		case len(others) > 0:
 			alone = 0
 			first := slices.MinFunc(others, func(a, b Lock) int { return cmp.Compare(a.ID, b.ID) })
 			if first.ID < c.lock.ID || look >= settling {
 				return &HeldError{s.Stack, first, s.now()}
 			}
-		} else if alone++; alone == certain {
+		case !seen: // an answer from before
+			if alone = 0; look >= settling {
+				return fmt.Errorf("locking %s: the lock was made, and is not listed: somebody has broken it, or Neutron's database is late; run again", s.Stack)
+			}
+		default:
+			if alone++; alone < certain {
+				break
+			}
 			if !slices.Equal(ids(there), ids(s.found.Groups)) {
 				return errChanged
 			}

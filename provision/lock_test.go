@@ -3,6 +3,7 @@ package provision
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
@@ -49,13 +50,25 @@ func TestALockThatIsShownLateIsSeenAllTheSame(t *testing.T) {
 	if _, err := first.Claim(t.Context(), Lock{Owner: "a", Who: "alice@here", Verb: "stack"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	fake.Fail("GET /v2.0/security-groups", 1, http.StatusOK, `{"security_groups": []}`, nil)
+	fake.Fail("GET /v2.0/security-groups", 3, http.StatusOK, `{"security_groups": []}`, nil)
 	var held *HeldError
 	if _, err := second.Claim(t.Context(), Lock{Owner: "b", Who: "bob@there", Verb: "unstack"}, nil); !errors.As(err, &held) || held.Lock.Who != "alice@here" {
 		t.Fatalf("got %v", err)
 	}
 	if len(fake.Left()) != 1 {
 		t.Fatalf("who was refused left something: %v", fake.Left())
+	}
+}
+
+func TestALockThatIsNeverShownIsNone(t *testing.T) {
+	fake := openstacktest.New(t)
+	s := locking(t, fake)
+	fake.Fail("GET /v2.0/security-groups", -1, http.StatusOK, `{"security_groups": []}`, nil)
+	if _, err := s.Claim(t.Context(), Lock{Owner: "a", Who: "alice@here", Verb: "stack"}, nil); err == nil || !strings.Contains(err.Error(), "is not listed") {
+		t.Fatalf("got %v", err)
+	}
+	if len(fake.Left()) != 0 {
+		t.Fatalf("left %v", fake.Left())
 	}
 }
 

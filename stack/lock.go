@@ -168,7 +168,7 @@ func (g *guard) renew(ctx context.Context) (stop func()) {
 			case <-ctx.Done():
 				return
 			}
-			switch err := g.claim.Renew(ctx); {
+			switch err := g.renewBefore(ctx, last.Add(lease)); { // whoever else comes counts from last, too
 			case err == nil:
 				last = time.Now()
 			case errors.Is(err, provision.ErrLost), ctx.Err() == nil && time.Since(last) >= lease:
@@ -178,6 +178,12 @@ func (g *guard) renew(ctx context.Context) (stop func()) {
 		}
 	})
 	return func() { cancel(); wg.Wait() }
+}
+
+func (g *guard) renewBefore(ctx context.Context, end time.Time) error {
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	return g.claim.Renew(ctx)
 }
 
 // release gives everything back. A lock that a dead run on this machine left, and that nothing had to be changed under, goes too.

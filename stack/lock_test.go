@@ -3,6 +3,7 @@ package stack_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -112,6 +113,24 @@ func TestTheLockOfADeadRunEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	empty(t, lab)
+}
+
+// Everybody else counts from the last renewal, however long the next one takes.
+func TestALockThatCannotBeRenewedEndsTheRunInTime(t *testing.T) {
+	t.Parallel()
+	const lease = 200 * time.Millisecond
+	lab := labtest.New(t, []string{"demo"}, openstacktest.Polls(1000000)) // nothing gets ready
+	lab.Judge(func(s openstacktest.Sent) *openstacktest.Mishap {
+		if s.Method == http.MethodPut && strings.Contains(s.URL.Path, "/v2.0/security-groups/") {
+			return &openstacktest.Mishap{Hang: true}
+		}
+		return nil
+	})
+	begin := time.Now()
+	_, err := elsewhere(t, lab, connect(t, lab), stack.Options{Lease: lease}).Up(t.Context(), servers(), stack.UpOptions{Parallel: 8})
+	if !errors.Is(err, provision.ErrLost) || time.Since(begin) > 20*time.Second { // the transport waits for a minute
+		t.Errorf("after %v: %v", time.Since(begin), err)
+	}
 }
 
 func TestALockIsRenewedAndOneThatIsBrokenEndsTheRun(t *testing.T) {
