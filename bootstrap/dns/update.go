@@ -40,7 +40,7 @@ func (s Server) Sync(ctx context.Context, owner Owner, want []Record, before fun
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", s, err)
 	}
-	defer u.conn.Close()
+	defer func() { u.conn.Close() }()
 	changes, err := u.sync(ctx, owner, want, before)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -159,6 +159,12 @@ func (u *update) sync(ctx context.Context, owner Owner, want []Record, before fu
 	if err := before(); err != nil {
 		return nil, err
 	}
+	again, err := u.begin(ctx) // servers close a connection that is silent for seconds, as this one may have been
+	if err != nil {
+		return nil, err
+	}
+	u.conn.Close()
+	u.conn = again.conn
 	m := new(miekg.Msg)
 	m.SetUpdate(u.zone)
 	u.require(m, notes)
