@@ -26,8 +26,6 @@ type birth struct {
 	find url.Values
 	// ours, if set, tells this object from a stranger that the query finds too.
 	ours func(json.RawMessage) bool
-	// anew, if set, removes what a call with an unknown outcome has made, by its id: it is not adopted, because nobody can see whether it is whole.
-	anew func(ctx context.Context, id string) error
 }
 
 // born describes a named object: the body gets the name and the mark, and both find it again.
@@ -92,7 +90,7 @@ func (s *Session) post(ctx context.Context, c collection, bs []birth) ([]json.Ra
 		if full {
 			continue // nothing was made
 		}
-		if lookErr := s.adopt(ctx, c, bs, out); lookErr != nil {
+		if lookErr := s.adopt(ctx, c, bs, out, openstack.IsLate(err)); lookErr != nil {
 			return nil, fmt.Errorf("%w; then %w", err, lookErr)
 		}
 		if !slices.ContainsFunc(out, func(raw json.RawMessage) bool { return raw == nil }) {
@@ -172,8 +170,9 @@ func sortReply(raw json.RawMessage, bodies []map[string]any, at []int, out []jso
 	return nil
 }
 
-// adopt looks for objects that a call with an unknown outcome may have made.
-func (s *Session) adopt(ctx context.Context, c collection, bs []birth, out []json.RawMessage) error {
+// adopt looks for objects that a call with an unknown outcome may have made. What may be half made is removed instead, unless the answer is only
+// late: then whoever makes it is alive.
+func (s *Session) adopt(ctx context.Context, c collection, bs []birth, out []json.RawMessage, late bool) error {
 	for i, b := range bs {
 		if out[i] != nil {
 			continue
@@ -188,16 +187,16 @@ func (s *Session) adopt(ctx context.Context, c collection, bs []birth, out []jso
 		switch len(found) {
 		case 0:
 		case 1:
-			if b.anew == nil {
+			if !c.half || late {
 				out[i] = found[0]
 				break
 			}
-			var half struct{ ID string }
-			if err := json.Unmarshal(found[0], &half); err != nil {
+			var made struct{ ID string }
+			if err := json.Unmarshal(found[0], &made); err != nil {
 				return fmt.Errorf("reading a list of %s: %w", c.many, err)
 			}
-			if err := b.anew(ctx, half.ID); err != nil {
-				return err
+			if err := remove(ctx, s.Cloud, c, "/"+made.ID); err != nil {
+				return fmt.Errorf("removing %s %s, which may be half made: %w", c.one, made.ID, err)
 			}
 		default:
 			return fmt.Errorf("%d %s are called %v: delete all but one of them", len(found), c.many, b.body["name"])

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,6 +108,43 @@ func TestACallWithoutAReplyIsLookedUpAndNotSentAgain(t *testing.T) {
 			}
 			if got := strings.Join(fake.Left(), " "); got != "network demo/0 network demo/1" {
 				t.Errorf("left %s", got)
+			}
+		})
+	}
+}
+
+// Whoever was making it may have died over it, unless its answer is only late.
+func TestWhatMayBeHalfMadeIsMadeAnew(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fault openstacktest.Mishap
+		want  []string
+	}{
+		"a connection that was reset": {openstacktest.Mishap{Applied: true}, []string{"POST", "DELETE", "POST"}},
+		"a proxy's 502":               {openstacktest.Mishap{Applied: true, Status: http.StatusBadGateway}, []string{"POST", "DELETE", "POST"}},
+		"a proxy's 504":               {openstacktest.Mishap{Applied: true, Status: http.StatusGatewayTimeout}, []string{"POST"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := openstacktest.New(t)
+			s := session(t, fake)
+			befallen := false
+			fake.Judge(func(sent openstacktest.Sent) *openstacktest.Mishap {
+				if befallen || sent.Method != http.MethodPost || !strings.HasSuffix(sent.URL.Path, "/v2.0/networks") {
+					return nil
+				}
+				befallen = true
+				return &tt.fault
+			})
+			b := Base{s: s, name: "demo/vm_net"}
+			raws, err := s.post(t.Context(), networkCollection, []birth{b.born(map[string]any{})})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var methods []string
+			for _, w := range fake.Writes() {
+				methods = append(methods, w.Method)
+			}
+			if !slices.Equal(methods, tt.want) || !fake.Has("network", "demo/vm_net") || len(raws) != 1 {
+				t.Errorf("sent %v, want %v; left %v", methods, tt.want, fake.Left())
 			}
 		})
 	}

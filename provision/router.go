@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
@@ -55,18 +56,16 @@ func (r *Router) Apply(ctx context.Context) error {
 	}
 	gateway := map[string]any{"external_gateway_info": map[string]any{"network_id": external.ID}}
 	if r.id != "" {
-		err := r.discard(ctx, r.id)
-		if openstack.IsConflict(err) { // something is connected, so that it is whole
+		err := remove(ctx, r.s.Cloud, routerCollection, "/"+r.id) // a run before may have left it half made, and nobody can see that
+		if openstack.IsConflict(err) {                            // something is connected, so that it is whole
 			err = call(ctx, r.s.Cloud, routerCollection, http.MethodPut, "/"+r.id, map[string]any{"router": gateway})
 			return openstack.Wrap(err, "giving router %s its gateway on %s", r.name, external.Name)
 		}
 		if err != nil {
-			return err
+			return openstack.Wrap(err, "removing router %s, which may be half made", r.name)
 		}
 	}
-	b := r.born(gateway)
-	b.anew = r.discard
-	made, err := create[routers.Router](ctx, r.s, routerCollection, b)
+	made, err := create[routers.Router](ctx, r.s, routerCollection, r.born(gateway))
 	if err != nil {
 		return openstack.Wrap(err, "creating router %s", r.name)
 	}
@@ -76,13 +75,6 @@ func (r *Router) Apply(ctx context.Context) error {
 		v.Routers = append(others, *made)
 	})
 	return nil
-}
-
-// discard deletes a router that may be half made, unless something is connected to it. Neutron stores a router, then its gateway, and then gives it to its
-// driver, OVN say; a neutron-server that is killed in between leaves one that looks as if it were whole. What is connected to it is told to be, and is
-// disconnected again, since the driver knows no such router.
-func (r *Router) discard(ctx context.Context, id string) error {
-	return openstack.Wrap(remove(ctx, r.s.Cloud, routerCollection, "/"+id), "removing router %s, which was half made", r.name)
 }
 
 // ExternalNetwork finds an external network by name or id; "" is the only one there is, or of several the one that is called public.
@@ -176,7 +168,7 @@ func (i *RouterInterface) Apply(ctx context.Context) error {
 	err := call(ctx, i.s.Cloud, routerCollection, http.MethodPut, "/"+i.Router.id+"/add_router_interface", body)
 	// Neither answer can be trusted: the reply to what was done may be lost, and Neutron disconnects again, and says 200, what its driver refuses.
 	there, looked := i.look(ctx)
-	for try := 1; try < tries && err == nil && looked == nil && !there; try++ { // what is new may be listed late
+	for begin := time.Now(); (err == nil || openstack.IsAmbiguous(err)) && looked == nil && !there && time.Since(begin) < consistency; {
 		if looked = pause(ctx, i.s.every()); looked == nil {
 			there, looked = i.look(ctx)
 		}
@@ -184,7 +176,9 @@ func (i *RouterInterface) Apply(ctx context.Context) error {
 	switch {
 	case there:
 		return nil
-	case err == nil && looked == nil:
+	case err == nil && looked != nil:
+		err = looked
+	case err == nil:
 		err = errors.New("Neutron accepted it and undid it, and only its log knows why: run again, or ask the operator to look for " +
 			"\"Unable to add router interface\" in neutron-server's log")
 	}

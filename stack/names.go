@@ -112,8 +112,8 @@ func (s *Stack) Zone(c Config, n *Names, nameserver string) (string, error) {
 var ErrNowhere = errors.New("no place for names is declared")
 
 // SyncNames makes the names resolve where c says, and removes from there those that the stack has had and should not have any more. When c
-// names another place than before, all names go from the former first. It locks the stack before it writes: no name is to be made for an
-// address that is being removed meanwhile.
+// names another place than before, all names go from the former first. It locks the stack before it writes, so that
+// a run that removes addresses meanwhile is not overtaken; n is from before that, and a name that it has too many goes with the next call.
 func (s *Stack) SyncNames(ctx context.Context, c Config, n *Names, o UpOptions) (changes []dns.Change, err error) {
 	err = s.alone(ctx, o, func(ctx context.Context, g *guard) error {
 		changes, err = s.syncNames(ctx, c, n, g)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -131,6 +132,12 @@ func IsAmbiguous(err error) bool {
 	}
 	var lost *sendError
 	return errors.As(err, &lost) && isWrite(lost.method) && lost.sent
+}
+
+// IsLate tells that an answer did not come in time, to a proxy (504) or to us. Whoever was asked may be at it still.
+func IsLate(err error) bool {
+	var n net.Error
+	return status(err) == http.StatusGatewayTimeout || errors.As(err, &n) && n.Timeout()
 }
 
 func isWrite(method string) bool { return method != http.MethodGet && method != http.MethodHead }
