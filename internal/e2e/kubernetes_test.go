@@ -144,7 +144,7 @@ func TestAClusterLivesOnARealCloud(t *testing.T) {
 	addonsLive(t, stack, api)
 	exampleLives(t, stack, domain)
 	doctorFindsNothing(t, ofThePast, stack)
-	secretsStay(t, stack)
+	secretsStay(t, stack, api)
 
 	// The user's own kubeconfig.
 	run(t, 0, lab("kubeconfig", stack, "--merge")...)
