@@ -179,7 +179,7 @@ func (i *RouterInterface) Apply(ctx context.Context) error {
 	case err == nil && looked != nil:
 		err = looked
 	case err == nil:
-		err = errors.New("Neutron accepted it and undid it, and only its log knows why: run again, or ask the operator to look for " +
+		err = errors.New("it was accepted and undone, and only Neutron's log knows why: run again, or ask the operator to look for " +
 			"\"Unable to add router interface\" in neutron-server's log")
 	}
 	return openstack.Wrap(err, "connecting router %s to %s", i.Router.name, i.Subnet.name)

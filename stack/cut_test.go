@@ -154,7 +154,7 @@ func TestAnInterfaceThatIsUndoneIsTold(t *testing.T) {
 	lab := labtest.New(t, []string{"demo"})
 	lab.Fail("PUT /v2.0/routers/*/add_router_interface", 1, http.StatusOK, "{}", nil)
 	_, err := open(t, lab, "demo").Up(t.Context(), servers(), stack.UpOptions{Parallel: 8})
-	if err == nil || !strings.Contains(err.Error(), "connecting router demo/router to demo/") || !strings.Contains(err.Error(), "undid it") {
+	if err == nil || !strings.Contains(err.Error(), "connecting router demo/router to demo/") || !strings.Contains(err.Error(), "accepted and undone") {
 		t.Errorf("an interface that is not there is told as %v", err)
 	}
 	mustUp(t, lab, "demo", servers())
