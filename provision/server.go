@@ -274,11 +274,13 @@ type poller struct {
 	seen map[string]*servers.Server
 }
 
-// look returns the server as of a list not older than nine tenths of the poll interval, or nil if it is not there.
+// look returns the server as of a list not older than nine tenths of the poll interval or than the call, or nil if it is not there. All who
+// come during a list, which takes seconds where there are many servers, share the next one.
 func (p *poller) look(ctx context.Context, s *Session, id string) (*servers.Server, error) {
+	came := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if time.Since(p.at) >= s.every()*9/10 {
+	if p.at.Before(came) && time.Since(p.at) >= s.every()*9/10 {
 		at := time.Now()
 		all, err := s.listServers(ctx)
 		if err != nil {
