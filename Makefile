@@ -57,7 +57,7 @@ kernel: ## the tests of pods' interfaces, in a kernel of their own: the lab's (n
 
 bench: ## what pods cost on a node and in the controller, the plugin in a kernel of its own, and what stacks cost in requests
 	$(GO) test -run '^$$' -bench . -timeout 30m ./cmd/kuryr-cni ./cmd/kuryr-node
-	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./stack
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./stack -waterfall $(CURDIR)/docs/pictures/requests.svg
 	CGO_ENABLED=0 $(GO) test -tags kernel -run '^$$' -bench . -count=1 -timeout 30m ./nodeagent/cni
 
 soak: ## stacks made, scaled and removed on fake clouds that fail in every way, by the dice (FOR=10m, SEED=n)

@@ -1,14 +1,21 @@
 package stack_test
 
 import (
+	"flag"
 	"fmt"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/kuryrctl/kuryrctl/internal/graph"
 	"github.com/kuryrctl/kuryrctl/internal/labtest"
 	"github.com/kuryrctl/kuryrctl/internal/openstacktest"
+	"github.com/kuryrctl/kuryrctl/internal/picture"
 	"github.com/kuryrctl/kuryrctl/stack"
 )
+
+var waterfall = flag.String("waterfall", "", "draw where the time of making 1+2 at 100ms goes into this `file`")
 
 // asCommands is what stack and unstack do without flags.
 var asCommands = stack.UpOptions{Parallel: 32}
@@ -35,6 +42,9 @@ func BenchmarkStack(b *testing.B) {
 						do(lab)
 						writes, reads = writes+len(lab.Writes()), reads+len(lab.Reads())
 					}
+					if latency > 0 {
+						b.ReportMetric(float64(b.Elapsed())/float64(latency)/float64(b.N), "in-a-row/op")
+					}
 					b.ReportMetric(float64(writes)/float64(b.N), "writes/op")
 					b.ReportMetric(float64(reads)/float64(b.N), "reads/op")
 				})
@@ -44,6 +54,9 @@ func BenchmarkStack(b *testing.B) {
 				if _, err := open(b, lab, "demo").Up(b.Context(), c, asCommands); err != nil {
 					b.Fatal(err)
 				}
+			}
+			if *waterfall != "" && size[0]+size[1] == 3 && latency > 0 {
+				draw(b, labtest.New(b, []string{"demo"}, openstacktest.Latency(latency)), c)
 			}
 			run("stack", nothing, build)
 			run("again", build, build)
@@ -58,5 +71,23 @@ func BenchmarkStack(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+func draw(b *testing.B, lab *labtest.Lab, c stack.Config) {
+	var mu sync.Mutex
+	var events []graph.Event
+	o := asCommands
+	o.On = func(e graph.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		events = append(events, e)
+	}
+	begin := time.Now()
+	if _, err := open(b, lab, "demo").Up(b.Context(), c, o); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.WriteFile(*waterfall, []byte(picture.Waterfall("stack demo, each request 100 ms", begin, events)), 0o644); err != nil {
+		b.Fatal(err)
 	}
 }
