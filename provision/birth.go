@@ -39,8 +39,8 @@ func (b *Base) born(body map[string]any) birth {
 const tries = 3
 
 // create makes one object, exactly once as far as a client can: a call whose outcome is unknown (a lost reply, a 5xx from a
-// proxy) is followed by a look for the object, and only if it is not there by another call. POST is not idempotent in
-// OpenStack, and sending it again blindly is how two servers come about.
+// proxy) is followed by a look for the object, and only if it is not there, or removed as half made, by another call. POST is not
+// idempotent in OpenStack, and sending it again blindly is how two servers come about.
 func create[T any](ctx context.Context, s *Session, c collection, b birth) (*T, error) {
 	var raw json.RawMessage
 	var err error
