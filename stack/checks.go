@@ -69,7 +69,7 @@ var checks = []check{
 		ofServices, false, checkToken},
 	{Check{"roles", aboutLogin, "may the login make what a stack consists of?",
 		"a role that may only read is a problem; so is a restricted application credential for a stack that has none of its own yet; " +
-			"neither `member` nor `admin` nor `load-balancer_member` is a warning, since clouds name their roles as they like", You},
+			"no role called `member` or `admin`, and none of Octavia's, are a warning each, since clouds name their roles as they like", You},
 		ofServices, false, checkRoles},
 
 	{Check{"endpoints", aboutCloud, "does every service that is needed answer?",

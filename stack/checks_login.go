@@ -139,9 +139,8 @@ func checkRoles(_ context.Context, d *diagnosis) answer {
 	switch {
 	case reader:
 		return problem("the login may only read: "+said, give("member"))
-	case d.cloud().Restricted() && d.stack.session.Inventory().AppCredential == nil:
-		return problem("the login is a restricted application credential, and cannot make the one that the stack's controllers log in with",
-			"log in with a password, or with one made by openstack application credential create --unrestricted")
+	case d.stack.restricted():
+		return problem(restrictedLogin, freeLogin)
 	case !has("member", "admin", "manager", "_member_"):
 		return warning("none of them is called member: "+said, "if something is refused (403): "+give("member"))
 	case !has("load-balancer_member", "load-balancer_admin", "member", "admin"):

@@ -358,6 +358,13 @@ func TestARestrictedApplicationCredentialIsFound(t *testing.T) {
 	if f := found["roles"]; f.Verdict != stack.Bad || f.Whose != stack.You || !strings.Contains(f.Answer, "restricted") || !strings.Contains(f.Do, "--unrestricted") {
 		t.Errorf("%+v", f)
 	}
+	restricted, err := openstack.Connect(t.Context(), openstack.Options{Cloud: "restricted", File: lab.CloudsYAML()})
+	must(t, err)
+	lab.ResetLog()
+	_, err = elsewhere(t, lab, restricted, stack.Options{}).Up(t.Context(), servers(), stack.UpOptions{Parallel: 8})
+	if err == nil || !strings.Contains(err.Error(), "--unrestricted") || len(lab.Writes()) > 0 {
+		t.Errorf("a stack by such a login: %v, after %v", err, lab.Writes())
+	}
 	mustUp(t, lab, "demo", servers()) // by the password; the stack has its credential now
 	if f := diagnoseAs(t, lab, "restricted", "demo", servers())["roles"]; f.Verdict != stack.Good {
 		t.Errorf("%+v", f)

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,6 +25,9 @@ func (s *Stack) preflight(ctx context.Context, c Config, lab *Lab) error {
 			problems = multierror.Append(problems, err)
 		}
 		return err == nil
+	}
+	if s.restricted() {
+		note(errors.New(restrictedLogin + ": " + freeLogin))
 	}
 	image, err := s.session.Image(ctx, c.Image)
 	if note(err) {
@@ -66,6 +70,16 @@ func (s *Stack) preflight(ctx context.Context, c Config, lab *Lab) error {
 		note(&ShortError{x, s.session.Cloud.ProjectName()})
 	}
 	return problems.ErrorOrNil()
+}
+
+const (
+	restrictedLogin = "the login is a restricted application credential, and cannot make the one that the stack's controllers log in with"
+	freeLogin       = "log in with a password, or with one made by openstack application credential create --unrestricted"
+)
+
+// restricted reports whether the login may not make the credential that the stack lacks.
+func (s *Stack) restricted() bool {
+	return s.session.Cloud.Restricted() && s.session.Inventory().AppCredential == nil
 }
 
 // ShortError is a quota that is too small for what is declared.

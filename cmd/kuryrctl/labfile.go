@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -78,8 +79,13 @@ func (l *labFile) read(stdin io.Reader) (stack.Config, error) {
 	if err := l.decode(&c, stdin); err != nil {
 		return c, err
 	}
+	return c, l.apply(&c)
+}
+
+// apply sets what flags were given for.
+func (l *labFile) apply(c *stack.Config) error {
 	var errs []error
-	l.over(&c, func(name, _ string, at any) {
+	l.over(c, func(name, _ string, at any) {
 		if !l.flags.Changed(name) {
 			return
 		}
@@ -94,7 +100,19 @@ func (l *labFile) read(stdin io.Reader) (stack.Config, error) {
 		}
 		errs = append(errs, err)
 	})
-	return c, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// warn tells of a lab file that was forgotten: the stack was last declared to be something else, by more than the flags.
+func (l *labFile) warn(a *app, s *stack.Stack, c stack.Config) {
+	known, err := s.Declaration()
+	if l.path != "" || err != nil || l.apply(&known) != nil {
+		return
+	}
+	var before, now strings.Builder
+	if encodeYAML(&before, known) == nil && encodeYAML(&now, c) == nil && before.String() != now.String() {
+		a.say("no lab file is given (-f): %s is declared by the defaults now, and no longer by what it was last declared to be here", s.Name)
+	}
 }
 
 func (l *labFile) decode(c *stack.Config, stdin io.Reader) error {

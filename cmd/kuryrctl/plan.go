@@ -47,6 +47,7 @@ The exit code is 3 when anything is not as declared, or not known to be.`,
 			return err
 		}
 		defer s.Close()
+		lab.warn(a, s, config)
 		p, err := s.Plan(cmd.Context(), config)
 		if err != nil {
 			return err

@@ -123,6 +123,7 @@ The first interrupt (Ctrl-C) lets calls in flight end, the second cuts them off;
 			return err
 		}
 		defer s.Close()
+		lab.warn(a, s, config)
 		var v *stack.View
 		t, err := w.do(cmd.Context(), a, cmd.Name(), args[0], func(ctx context.Context, o stack.UpOptions) (err error) {
 			v, err = s.Up(ctx, config, o)
