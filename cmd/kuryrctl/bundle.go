@@ -17,7 +17,7 @@ func (a *app) newBundleCommand() *cobra.Command {
 		Short: "Fetch, inspect and verify the one file with the nodes' software",
 		Long: `Fetch, inspect and verify bundles. A bundle is one file, a tar of an OCI image layout, with everything that nodes need of a
 Kubernetes release: kubeadm, kubelet, kubectl, containerd, runc, CNI plugins and images, each by its digest, and a bill of materials.
-Nodes get all of it from here and download nothing.`,
+Nodes get all of it from here and download nothing of Kubernetes.`,
 	}
 	cmd.AddCommand(a.newBundleCreateCommand(), a.newBundleInspectCommand(), a.newBundleVerifyCommand())
 	return cmd

@@ -10,7 +10,8 @@ func (a *app) newRootCommand() *cobra.Command {
 		Use:   "kuryrctl",
 		Short: "Kubernetes whose pods live directly on OpenStack's own networks",
 		Long: `kuryrctl turns an OpenStack project into a Kubernetes cluster whose pods and VMs live on the same Neutron networks. It keeps no state
-file: what belongs to a stack is marked in the cloud, so every command can be run again, and from another machine.
+file: what belongs to a stack is marked in the cloud, so every command can be run again. Looking and removing work from any machine; what goes to the nodes needs
+the stack's key, which is where it was made.
 
 Every flag can be set by an environment variable too: --public-net is KURYRCTL_PUBLIC_NET. Results go to standard output, talk to
 standard error.`,
