@@ -159,6 +159,27 @@ func TestAnotherKeyUnderOurNameIsNoticedBeforeAnythingIsMade(t *testing.T) {
 	}
 }
 
+// kubeadm would reset the master that has etcd.
+func TestTheMastersOfAClusterDoNotPartTheirWorkLater(t *testing.T) {
+	t.Parallel()
+	lab := labtest.New(t, []string{"demo"})
+	two, one := servers(), servers()
+	two.Masters.Count = 2
+	mustUp(t, lab, "demo", two)
+	must(t, os.WriteFile(filepath.Join(lab.State, "stacks", lab.ProjectID(), "demo", "kubeconfig"), []byte("of a cluster"), 0o600))
+	lab.ResetLog()
+	if _, err := up(t, lab, "demo", one); err == nil || !strings.Contains(err.Error(), "masters.count 1: the cluster of demo was made with 2") {
+		t.Errorf("up: %v", err)
+	}
+	if _, err := open(t, lab, "demo").Plan(t.Context(), one); err == nil || !strings.Contains(err.Error(), "masters.count 1") {
+		t.Errorf("plan: %v", err)
+	}
+	mustUp(t, lab, "demo", two) // it is what is remembered
+	if w := lab.Writes(); len(w) > 0 {
+		t.Errorf("written: %v", w)
+	}
+}
+
 func TestARestrictedLoginIsToldWhy(t *testing.T) {
 	t.Parallel()
 	lab := labtest.New(t, []string{"demo"})

@@ -65,6 +65,9 @@ func (s *Stack) Plan(ctx context.Context, c Config) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.keepsMasters(c, found); err != nil {
+		return nil, err
+	}
 	lab := s.Design(c)
 	rows, err := lab.Graph.Observe(ctx)
 	if err != nil && (ctx.Err() != nil || !s.ofHostsAlone(lab, rows)) {
@@ -148,6 +151,9 @@ func (s *Stack) up(ctx context.Context, c Config, o UpOptions, g *guard) (*View,
 	if (found.KeyPair != nil || len(found.Servers) > 0) && !s.local.hasKey() {
 		return nil, ErrElsewhere
 	}
+	if err := s.keepsMasters(c, found); err != nil {
+		return nil, err
+	}
 	if err := s.local.keepDeclaration(c); err != nil {
 		return nil, err
 	}
@@ -186,6 +192,20 @@ func (s *Stack) up(ctx context.Context, c Config, o UpOptions, g *guard) (*View,
 		return s.Show(ctx)
 	}
 	return s.view(), nil
+}
+
+// keepsMasters refuses to go from two masters or to two where there is, or is being made, a cluster: two part their work, etcd on the first and the API
+// on the second, so that kubeadm would reset the node that keeps the cluster's state.
+func (s *Stack) keepsMasters(c Config, found *provision.Inventory) error {
+	known, err := s.Declaration()
+	if err != nil || (known.Masters.Count == 2) == (c.Masters.Count == 2) || len(found.Servers) == 0 {
+		return nil
+	}
+	if _, err := s.KubeconfigPath(); err != nil && !known.Kubernetes.Install {
+		return nil
+	}
+	return fmt.Errorf("masters.count %d: the cluster of %s was made with %d, and two part their work, so that this cannot change: declare %d, with its lab file (-f), "+
+		"or unstack and make it anew", c.Masters.Count, s.Name, known.Masters.Count, known.Masters.Count)
 }
 
 // ErrElsewhere means that the stack was made on another machine, where its key is.
