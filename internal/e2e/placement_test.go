@@ -60,7 +60,7 @@ workers: {count: 2, flavor: m1.small, availability_zones: [%[1]s], server_group_
 	}
 	for _, refused := range []struct{ zone, workers, says string }{
 		{"nowhere", "", "nowhere"},
-		{zone, ", root_volume: {size: 20}", "block storage"},
+		{zone, ", root_volume: {size: 20}", "the cloud has no Cinder"},
 	} {
 		out, talk := run(t, 1, lab(append([]string{"stack"}, declared(refused.zone, "soft-anti-affinity", refused.workers)...)...)...)
 		if !strings.Contains(out+talk, refused.says) {
