@@ -69,9 +69,11 @@ func (s *Session) post(ctx context.Context, c collection, bs []birth) ([]json.Ra
 		return nil, err
 	}
 	out := make([]json.RawMessage, len(bs))
+	late := false // one of the calls may be at work still
 	for try := 1; ; try++ {
 		err := s.postMissing(ctx, client, c, bs, out)
 		full := openstack.IsQuota(err)
+		late = late || openstack.IsLate(err)
 		switch {
 		case err == nil:
 			return out, nil
@@ -90,7 +92,7 @@ func (s *Session) post(ctx context.Context, c collection, bs []birth) ([]json.Ra
 		if full {
 			continue // nothing was made
 		}
-		if lookErr := s.adopt(ctx, c, bs, out, openstack.IsLate(err)); lookErr != nil {
+		if lookErr := s.adopt(ctx, c, bs, out, late); lookErr != nil {
 			return nil, fmt.Errorf("%w; then %w", err, lookErr)
 		}
 		if !slices.ContainsFunc(out, func(raw json.RawMessage) bool { return raw == nil }) {

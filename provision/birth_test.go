@@ -150,6 +150,31 @@ func TestWhatMayBeHalfMadeIsMadeAnew(t *testing.T) {
 	}
 }
 
+// The first call is late, and what it makes comes to be during the second, which meets it.
+func TestWhatComesLateIsNotTakenForHalfMade(t *testing.T) {
+	fake := openstacktest.New(t)
+	s := session(t, fake)
+	calls := 0
+	fake.Judge(func(sent openstacktest.Sent) *openstacktest.Mishap {
+		if sent.Method != http.MethodPost || !strings.HasSuffix(sent.URL.Path, "/v2.0/networks") {
+			return nil
+		}
+		if calls++; calls == 1 {
+			return &openstacktest.Mishap{Status: http.StatusGatewayTimeout}
+		}
+		return &openstacktest.Mishap{Applied: true, Status: http.StatusConflict, Body: `{"NeutronError": {"type": "Conflict", "message": "it is there"}}`}
+	})
+	b := Base{s: s, name: "demo/vm_net"}
+	if _, err := s.post(t.Context(), networkCollection, []birth{b.born(map[string]any{})}); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range fake.Writes() {
+		if w.Method == http.MethodDelete {
+			t.Errorf("sent %v", fake.Writes())
+		}
+	}
+}
+
 func TestACloudThatNeverAnswersIsGivenUp(t *testing.T) {
 	fake := openstacktest.New(t)
 	s := session(t, fake)
